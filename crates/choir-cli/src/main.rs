@@ -1,0 +1,2 @@
+//! The choir command.
+fn main() {}

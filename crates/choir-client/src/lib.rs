@@ -1,0 +1,1 @@
+//! The Choir client for Rust.

@@ -1,0 +1,1 @@
+//! The storage trait of Choir, its engines and their conformance suite.
