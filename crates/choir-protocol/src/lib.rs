@@ -6,6 +6,7 @@ extern crate alloc;
 pub mod canonical;
 pub mod checkpoint;
 pub mod encoding;
+pub mod hash;
 pub mod json;
 pub mod key;
 pub mod merkle;
