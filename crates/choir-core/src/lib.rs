@@ -1,1 +1,6 @@
-//! Threads, views and session machines of Choir: pure functions and state machines without I/O and without a clock.
+//! Threads, views and session machines of Choir: no sockets, no clock, no tasks.
+#![no_std]
+
+extern crate alloc;
+
+pub mod record;
