@@ -60,7 +60,17 @@ pub fn write_number(number: Number, out: &mut String) {
         Some(integer) => {
             let _ = write!(out, "{integer}");
         }
-        None => out.push_str(ryu_js::Buffer::new().format_finite(number.as_f64())),
+        None => write_double(number.as_f64(), out),
+    }
+}
+
+/// As [`write_number`], for any double, also one beyond what E1 lets into a [`Number`]. What is no
+/// number at all is `null`, as `JSON.stringify` has it.
+pub fn write_double(double: f64, out: &mut String) {
+    if double.is_finite() {
+        out.push_str(ryu_js::Buffer::new().format_finite(double));
+    } else {
+        out.push_str("null");
     }
 }
 

@@ -482,7 +482,7 @@ pub enum JsonError {
     NotUtf8,
     /// The text begins with U+FEFF.
     ByteOrderMark,
-    /// The text isn't JSON, holds a lone surrogate, or a number that is no double at all.
+    /// The text isn't JSON, or holds a lone surrogate.
     Syntax {
         /// What the tokenizer found wrong.
         reason: String,
@@ -522,7 +522,7 @@ impl fmt::Display for JsonError {
                 write!(f, "a number above 2^53 - 1 in magnitude at {position}")
             }
             JsonError::TooDeep(position) => {
-                write!(f, "nested more than {MAX_DEPTH} deep at {position}")
+                write!(f, "nested too deep at {position}")
             }
         }
     }
@@ -541,12 +541,20 @@ impl core::error::Error for JsonError {}
 /// # Errors
 /// All that isn't JSON, and all that E1 refuses beyond it.
 pub fn parse(text: &str) -> Result<Value, JsonError> {
+    parse_to_depth(text, MAX_DEPTH)
+}
+
+/// As [`parse`], where arrays and objects may nest `max_depth` deep: what a server sends carries what clients may nest [`MAX_DEPTH`] deep themselves.
+///
+/// # Errors
+/// Those of [`parse`].
+pub fn parse_to_depth(text: &str, max_depth: usize) -> Result<Value, JsonError> {
     if text.starts_with('\u{feff}') {
         return Err(JsonError::ByteOrderMark);
     }
     let broken_rule = Cell::new(None);
     let door = Door {
-        depth: 0,
+        levels_left: max_depth,
         broken_rule: &broken_rule,
     };
     let mut tokens = serde_json::Deserializer::from_str(text);
@@ -573,10 +581,10 @@ enum BrokenRule {
     TooDeep,
 }
 
-/// Takes in one value that stands inside `depth` arrays and objects.
+/// Takes in one value, in which arrays and objects may nest `levels_left` deep.
 #[derive(Clone, Copy)]
 struct Door<'a> {
-    depth: usize,
+    levels_left: usize,
     broken_rule: &'a Cell<Option<BrokenRule>>,
 }
 
@@ -597,13 +605,13 @@ impl Door<'_> {
     }
 
     fn inner<E: serde::de::Error>(self) -> Result<Self, E> {
-        if self.depth == MAX_DEPTH {
-            return Err(self.refuse(BrokenRule::TooDeep));
+        match self.levels_left.checked_sub(1) {
+            Some(levels_left) => Ok(Door {
+                levels_left,
+                ..self
+            }),
+            None => Err(self.refuse(BrokenRule::TooDeep)),
         }
-        Ok(Door {
-            depth: self.depth + 1,
-            ..self
-        })
     }
 }
 
@@ -684,11 +692,14 @@ fn explain(error: &serde_json::Error, broken_rule: Option<BrokenRule>) -> JsonEr
             // The tokenizer's own reasons are fixed texts. It writes the position behind them,
             // which stands in its own field here.
             let mut reason = error.to_string();
-            reason.truncate(
-                reason
-                    .strip_suffix(&format!(" at {position}"))
-                    .map_or(reason.len(), str::len),
-            );
+            let length = reason
+                .strip_suffix(&format!(" at {position}"))
+                .map_or(reason.len(), str::len);
+            reason.truncate(length);
+            // What is too large even for a double is the same mistake to whoever made it.
+            if reason == "number out of range" {
+                return JsonError::NumberOutOfBounds(position);
+            }
             JsonError::Syntax { reason, position }
         }
     }
