@@ -15,6 +15,7 @@ pub mod ids;
 pub mod json;
 pub mod key;
 pub mod merkle;
+pub mod message;
 pub mod range;
 pub mod sign;
 pub mod thread;
