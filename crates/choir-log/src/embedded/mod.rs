@@ -1,0 +1,1 @@
+//! The default engine: one directory, one process.
