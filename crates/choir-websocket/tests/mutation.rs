@@ -1,5 +1,6 @@
-//! A fuzz test that is the same in every run: valid streams of frames, damaged by a seeded generator,
-//! decoded whole and in pieces, and compared with a second decoder that knows nothing of pieces.
+//! A fuzz test that is the same in every run: valid streams of frames, damaged by a seeded
+//! generator, decoded whole and in pieces, and compared with a second decoder that knows nothing of
+//! pieces.
 
 mod wire;
 
@@ -325,7 +326,9 @@ fn reference(mut wire: &[u8]) -> (Vec<Event>, End) {
                     continue;
                 }
                 events.push(match (kind, compressed) {
-                    (TEXT, false) => Event::Text(str::from_utf8(&message).unwrap().into()),
+                    (TEXT, false) => {
+                        Event::Text(str::from_utf8(&message).expect("checked above").into())
+                    }
                     (_, false) => Event::Binary(message.into()),
                     (TEXT, true) => Event::Compressed {
                         kind: MessageKind::Text,

@@ -107,7 +107,8 @@ proptest! {
         cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..20),
     ) {
         let role = if mask.is_some() { Role::Server } else { Role::Client };
-        let (wire, expected): (Vec<_>, Vec<_>) = messages.iter().map(|sent| sent.encode(mask)).unzip();
+        let encoded = messages.iter().map(|sent| sent.encode(mask));
+        let (wire, expected): (Vec<_>, Vec<_>) = encoded.unzip();
         let (wire, expected) = (wire.concat(), expected.concat());
 
         let outcome = (expected, None);
@@ -117,7 +118,10 @@ proptest! {
 
     #[test]
     fn arbitrary_bytes_never_panic_nor_pile_up(
-        bytes in prop::collection::vec(prop_oneof![any::<u8>(), Just(0x82), Just(0x80), Just(0x02), Just(0x00)], 0..2000),
+        bytes in prop::collection::vec(
+            prop_oneof![any::<u8>(), Just(0x82), Just(0x80), Just(0x02), Just(0x00)],
+            0..2000,
+        ),
         cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..20),
         role in prop_oneof![Just(Role::Client), Just(Role::Server)],
         allow_compressed: bool,
@@ -138,7 +142,10 @@ proptest! {
                 };
                 prop_assert!(len <= limit);
             }
-            let limit = if error.is_some() { 0 } else { config.max_message_bytes + MAX_HEADER_BYTES };
+            let limit = match error {
+                Some(_) => 0,
+                None => config.max_message_bytes + MAX_HEADER_BYTES,
+            };
             prop_assert!(decoder.buffered() <= limit);
             prop_assert!(decoder.in_message() || decoder.buffer_mut().capacity() == 0);
         }
