@@ -46,7 +46,14 @@ impl Record {
 
     /// `inner` of L7.
     pub fn inner(&self) -> Hash {
-        inner_hash(self.id, &self.kind, &self.author, self.timestamp, &self.content_hash, self.proof.as_ref().into())
+        inner_hash(
+            self.id,
+            &self.kind,
+            &self.author,
+            self.timestamp,
+            &self.content_hash,
+            self.proof.as_ref().into(),
+        )
     }
 
     /// The entry's leaf in its thread's tree (L7).

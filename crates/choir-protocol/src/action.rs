@@ -171,7 +171,10 @@ pub struct Join {
 
 /// What an action says, read from its payload.
 #[derive(Debug, Clone, PartialEq)]
-#[allow(missing_docs, reason = "each is an action of section 7's table, explained at its payload")]
+#[allow(
+    missing_docs,
+    reason = "each is an action of section 7's table, explained at its payload"
+)]
 pub enum Action {
     CreateThread(CreateThread),
     SubmitMessage(SubmitMessage),
@@ -251,27 +254,47 @@ impl Action {
     fn check(&self, payload: &Object) -> Result<(), PayloadError> {
         let invalid = |why| Err(PayloadError::Invalid(why));
         match self {
-            Self::SubmitMessage(_) if payload.get("spec").is_some() => invalid("submit_message carries no spec: a revision is action.revise_spec"),
+            Self::SubmitMessage(_) if payload.get("spec").is_some() => {
+                invalid("submit_message carries no spec: a revision is action.revise_spec")
+            }
             Self::SubmitMessage(SubmitMessage { content_type, .. })
             | Self::ReviseSpec(ReviseSpec { content_type, .. })
             | Self::EditMessage(EditMessage { content_type, .. }) => match content_type {
-                Some(text) if !is_media_type(text) => invalid("content_type is a media type like text/plain"),
+                Some(text) if !is_media_type(text) => {
+                    invalid("content_type is a media type like text/plain")
+                }
                 _ => Ok(()),
             },
-            Self::ProcessApproval(approval) if approval.decision == Decision::RequestChanges && approval.reason.is_none() => {
+            Self::ProcessApproval(approval)
+                if approval.decision == Decision::RequestChanges && approval.reason.is_none() =>
+            {
                 invalid("request_changes needs a reason")
             }
-            Self::UpdateThread(UpdateThread { title: None, visibility: None, review: None, propose: None, policy: None, .. }) => {
-                invalid("update_thread names no setting")
+            Self::UpdateThread(UpdateThread {
+                title: None,
+                visibility: None,
+                review: None,
+                propose: None,
+                policy: None,
+                ..
+            }) => invalid("update_thread names no setting"),
+            Self::AddMember(member) if member.user_id.is_choir() => {
+                invalid("choir is the server's own name")
             }
-            Self::AddMember(member) if member.user_id.is_choir() => invalid("choir is the server's own name"),
-            Self::CreateThread(CreateThread { members: Some(members), .. }) => {
-                let mut names: Vec<&UserId> = members.iter().map(|member| &member.user_id).collect();
+            Self::CreateThread(CreateThread {
+                members: Some(members),
+                ..
+            }) => {
+                let mut names: Vec<&UserId> =
+                    members.iter().map(|member| &member.user_id).collect();
                 names.sort_unstable();
                 if names.iter().any(|name| name.is_choir()) {
                     return invalid("choir is the server's own name");
                 }
-                if names.windows(2).any(|pair| matches!(pair, [a, b] if a == b)) {
+                if names
+                    .windows(2)
+                    .any(|pair| matches!(pair, [a, b] if a == b))
+                {
                     return invalid("a member is named twice");
                 }
                 Ok(())
@@ -313,7 +336,10 @@ impl Action {
             Self::Join(p) => serde_json::to_string(p),
         };
         // These types hold nothing that JSON can't: no maps with other keys, no non-finite numbers.
-        text.ok().and_then(|text| crate::json::parse(&text).ok()).and_then(Value::into_object).unwrap_or_default()
+        text.ok()
+            .and_then(|text| crate::json::parse(&text).ok())
+            .and_then(Value::into_object)
+            .unwrap_or_default()
     }
 }
 
@@ -321,10 +347,35 @@ impl Action {
 fn is_media_type(text: &str) -> bool {
     let (essence, parameters) = text.split_once(';').unwrap_or((text, ""));
     let token = |part: &str| {
-        !part.is_empty() && part.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'(' | b')' | b'<' | b'>' | b'@' | b',' | b';' | b':' | b'\\' | b'"' | b'/' | b'[' | b']' | b'?' | b'='))
+        !part.is_empty()
+            && part.bytes().all(|b| {
+                b.is_ascii_graphic()
+                    && !matches!(
+                        b,
+                        b'(' | b')'
+                            | b'<'
+                            | b'>'
+                            | b'@'
+                            | b','
+                            | b';'
+                            | b':'
+                            | b'\\'
+                            | b'"'
+                            | b'/'
+                            | b'['
+                            | b']'
+                            | b'?'
+                            | b'='
+                    )
+            })
     };
-    essence.trim_end().split_once('/').is_some_and(|(kind, sub)| token(kind) && token(sub))
-        && parameters.bytes().all(|b| b == b' ' || b.is_ascii_graphic())
+    essence
+        .trim_end()
+        .split_once('/')
+        .is_some_and(|(kind, sub)| token(kind) && token(sub))
+        && parameters
+            .bytes()
+            .all(|b| b == b' ' || b.is_ascii_graphic())
 }
 
 /// Why a payload is `invalid_message` (or `unknown_type`). Never holds content.

@@ -85,7 +85,9 @@ impl Kind {
             | Self::MemberAdded
             | Self::MemberJoined
             | Self::MemberRemoved => Some(Stream::Updates),
-            Self::SpecSubmitted | Self::SpecRevised | Self::SpecWithdrawn | Self::SpecResolved => Some(Stream::Specs),
+            Self::SpecSubmitted | Self::SpecRevised | Self::SpecWithdrawn | Self::SpecResolved => {
+                Some(Stream::Specs)
+            }
             Self::ApprovalGiven => Some(Stream::Approvals),
             Self::Other(_) => None,
         }
@@ -119,7 +121,11 @@ impl fmt::Display for Kind {
 impl FromStr for Kind {
     type Err = core::convert::Infallible;
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Ok(Self::KNOWN.iter().find(|kind| kind.as_str() == text).cloned().unwrap_or_else(|| Self::Other(text.into())))
+        Ok(Self::KNOWN
+            .iter()
+            .find(|kind| kind.as_str() == text)
+            .cloned()
+            .unwrap_or_else(|| Self::Other(text.into())))
     }
 }
 
@@ -216,16 +222,30 @@ pub struct SignedParts<'a> {
 
 impl<'a> From<Option<&'a Proof>> for SignedParts<'a> {
     fn from(proof: Option<&'a Proof>) -> Self {
-        proof.map_or_else(Self::default, |p| Self { sent_at: Some(p.sent_at), seen: p.seen, sig: Some(&p.sig) })
+        proof.map_or_else(Self::default, |p| Self {
+            sent_at: Some(p.sent_at),
+            seen: p.seen,
+            sig: Some(&p.sig),
+        })
     }
 }
 
 /// `inner` of L7: everything of an entry but its place.
-pub fn inner_hash(id: Id, kind: &Kind, author: &UserId, timestamp: Timestamp, content_hash: &Hash, signed: SignedParts<'_>) -> Hash {
+pub fn inner_hash(
+    id: Id,
+    kind: &Kind,
+    author: &UserId,
+    timestamp: Timestamp,
+    content_hash: &Hash,
+    signed: SignedParts<'_>,
+) -> Hash {
     use core::fmt::Write;
     let mut text = String::with_capacity(512);
     // Writing into a String can't fail.
-    let _ = write!(text, "choir.v1 inner\n{id}\n{kind}\n{author}\n{timestamp}\n{content_hash}\n");
+    let _ = write!(
+        text,
+        "choir.v1 inner\n{id}\n{kind}\n{author}\n{timestamp}\n{content_hash}\n"
+    );
     if let Some(sent_at) = signed.sent_at {
         let _ = write!(text, "{sent_at}");
     }
@@ -242,7 +262,13 @@ pub fn inner_hash(id: Id, kind: &Kind, author: &UserId, timestamp: Timestamp, co
 
 /// The leaf of L7: `inner` at its place in the thread's log.
 pub fn entry_leaf(thread_id: ThreadId, seq: Seq, stream: Stream, inner: &Hash) -> Hash {
-    leaf_hash(alloc::format!("choir.v1 entry\n{thread_id}\n{seq}\n{}\n{inner}", stream.as_str()).as_bytes())
+    leaf_hash(
+        alloc::format!(
+            "choir.v1 entry\n{thread_id}\n{seq}\n{}\n{inner}",
+            stream.as_str()
+        )
+        .as_bytes(),
+    )
 }
 
 impl Entry {
@@ -252,7 +278,14 @@ impl Entry {
             return None;
         }
         let content_hash = self.content_hash.as_ref()?;
-        Some(inner_hash(self.id, &self.kind, &self.author, self.timestamp, content_hash, self.proof.as_ref().into()))
+        Some(inner_hash(
+            self.id,
+            &self.kind,
+            &self.author,
+            self.timestamp,
+            content_hash,
+            self.proof.as_ref().into(),
+        ))
     }
 
     /// The body as JSON, where it isn't erased.
@@ -281,13 +314,21 @@ impl Entry {
 
     /// The key that the author signed with: the proof's, or the one that the author is (L5).
     pub fn signing_key(&self) -> Option<PublicKey> {
-        self.proof.as_ref().and_then(|proof| proof.key.or_else(|| self.author.key()))
+        self.proof
+            .as_ref()
+            .and_then(|proof| proof.key.or_else(|| self.author.key()))
     }
 
     /// Whether the author's signature holds (K1, K2). Derived entries have none, and are not asked.
     pub fn signature_holds(&self, thread_id: ThreadId, thread_audience: &Audience) -> bool {
-        match (self.signed_text(thread_id, thread_audience), self.signing_key(), &self.proof) {
-            (Some(text), Some(key), Some(proof)) => crate::key::verify(&key, text.as_bytes(), &proof.sig),
+        match (
+            self.signed_text(thread_id, thread_audience),
+            self.signing_key(),
+            &self.proof,
+        ) {
+            (Some(text), Some(key), Some(proof)) => {
+                crate::key::verify(&key, text.as_bytes(), &proof.sig)
+            }
             _ => false,
         }
     }
@@ -341,7 +382,11 @@ impl<'de> Deserialize<'de> for Entry {
         let stream = match (wire.kind.stream(), wire.stream) {
             (Some(own), _) => own,
             (None, Some(carried)) => carried,
-            (None, None) => return Err(D::Error::custom("an entry of an unknown kind carries its stream")),
+            (None, None) => {
+                return Err(D::Error::custom(
+                    "an entry of an unknown kind carries its stream",
+                ));
+            }
         };
         let (body, content_hash) = match (wire.body, wire.erased) {
             (Some(value @ Value::Object(_)), None) => {
@@ -350,7 +395,11 @@ impl<'de> Deserialize<'de> for Entry {
                 (Body::Present(canonical), Some(hash))
             }
             (None, Some(seq)) => (Body::Erased(seq), wire.content_hash),
-            _ => return Err(D::Error::custom("an entry has either a body, which is an object, or the number that erased it")),
+            _ => {
+                return Err(D::Error::custom(
+                    "an entry has either a body, which is an object, or the number that erased it",
+                ));
+            }
         };
         Ok(Self {
             seq: wire.seq,

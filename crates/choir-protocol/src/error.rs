@@ -5,7 +5,10 @@ use core::str::FromStr;
 
 /// What `error.connection` and `error.state` name in `code`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[allow(missing_docs, reason = "each is a code of section 11's table, explained there")]
+#[allow(
+    missing_docs,
+    reason = "each is a code of section 11's table, explained there"
+)]
 pub enum ErrorCode {
     AuthenticationFailed,
     TokenExpiring,
@@ -105,7 +108,9 @@ impl ErrorCode {
     /// The specification's name for errors of this code.
     pub const fn specification_name(self) -> SpecificationError {
         match self {
-            Self::AuthenticationFailed | Self::TokenExpiring | Self::Superseded => SpecificationError::AuthenticationFailed,
+            Self::AuthenticationFailed | Self::TokenExpiring | Self::Superseded => {
+                SpecificationError::AuthenticationFailed
+            }
             Self::SubscriptionError => SpecificationError::SubscriptionError,
             Self::StateDesync => SpecificationError::StateDesyncError,
             Self::HeartbeatTimeout => SpecificationError::ConnectionLost,
@@ -162,7 +167,10 @@ impl fmt::Display for UnknownCode {
 impl FromStr for ErrorCode {
     type Err = UnknownCode;
     fn from_str(text: &str) -> Result<Self, UnknownCode> {
-        Self::ALL.into_iter().find(|code| code.as_str() == text).ok_or(UnknownCode)
+        Self::ALL
+            .into_iter()
+            .find(|code| code.as_str() == text)
+            .ok_or(UnknownCode)
     }
 }
 

@@ -56,7 +56,9 @@ pub(crate) use serde_by_text;
 
 /// Parses a UUID as E2 demands: lower case, with hyphens, any version.
 fn parse_uuid(text: &str) -> Result<Uuid, IdError> {
-    const ERROR: IdError = IdError { expected: "a UUID in lower case with hyphens" };
+    const ERROR: IdError = IdError {
+        expected: "a UUID in lower case with hyphens",
+    };
     // The library takes four spellings; the protocol has one, so that equal ids are equal texts.
     if text.len() != 36 || text.bytes().any(|b| b.is_ascii_uppercase()) {
         return Err(ERROR);
@@ -242,7 +244,9 @@ impl Timestamp {
 }
 
 /// A place in a log: a number and the root there (`root(seq)`), so that another history is noticed (G1r, Y7).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
 pub struct Cursor {
     /// The last entry before the place.
     pub seq: Seq,
@@ -252,7 +256,10 @@ pub struct Cursor {
 
 impl Cursor {
     /// Before the first entry of any log.
-    pub const START: Self = Self { seq: Seq::ZERO, root: Hash::EMPTY };
+    pub const START: Self = Self {
+        seq: Seq::ZERO,
+        root: Hash::EMPTY,
+    };
 }
 
 /// `<seq> <root>`, as it stands in signed and hashed texts (K1, L7).
@@ -270,7 +277,10 @@ pub mod cursor_pair {
     ///
     /// # Errors
     /// Those of the serializer.
-    pub fn serialize<S: serde::Serializer>(cursor: &Option<Cursor>, serializer: S) -> Result<S::Ok, S::Error> {
+    pub fn serialize<S: serde::Serializer>(
+        cursor: &Option<Cursor>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
         serde::Serialize::serialize(&cursor.map(|c| (c.seq, c.root)), serializer)
     }
 
@@ -278,7 +288,9 @@ pub mod cursor_pair {
     ///
     /// # Errors
     /// Where it isn't a pair of a number and a hash.
-    pub fn deserialize<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Cursor>, D::Error> {
+    pub fn deserialize<'de, D: serde::Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Cursor>, D::Error> {
         let (seq, root) = <(Seq, Hash) as serde::Deserialize>::deserialize(deserializer)?;
         Ok(Some(Cursor { seq, root }))
     }
@@ -371,11 +383,15 @@ fn parse_origin(text: &str) -> Option<&str> {
         Some(rest) => (rest, ":443"),
         None => (text.strip_prefix("http://")?, ":80"),
     };
-    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'-' | b'_');
+    let plain =
+        |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'-' | b'_');
     let (host, port) = match host_port.strip_prefix('[') {
         Some(rest) => {
             let (address, port) = rest.split_once(']')?;
-            let ok = !address.is_empty() && address.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f' | b':' | b'.'));
+            let ok = !address.is_empty()
+                && address
+                    .bytes()
+                    .all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f' | b':' | b'.'));
             (ok, port)
         }
         None => {
@@ -385,7 +401,9 @@ fn parse_origin(text: &str) -> Option<&str> {
     };
     let port_ok = port.is_empty()
         || port.strip_prefix(':').is_some_and(|digits| {
-            !digits.starts_with('0') && digits.bytes().all(|b| b.is_ascii_digit()) && digits.parse::<u16>().is_ok()
+            !digits.starts_with('0')
+                && digits.bytes().all(|b| b.is_ascii_digit())
+                && digits.parse::<u16>().is_ok()
         });
     (host && port_ok && port != default_port && text.len() <= 255).then_some(host_port)
 }
@@ -396,7 +414,9 @@ impl Audience {
     /// # Errors
     /// Where the URL has another scheme, user information, or no host.
     pub fn of_url(url: &str) -> Result<Self, IdError> {
-        const ERROR: IdError = IdError { expected: "a URL like wss://host:port/v1/ws" };
+        const ERROR: IdError = IdError {
+            expected: "a URL like wss://host:port/v1/ws",
+        };
         let (scheme, rest) = url.split_once("://").ok_or(ERROR)?;
         let (scheme, default_port) = match scheme.to_ascii_lowercase().as_str() {
             "wss" | "https" => ("https", ":443"),
@@ -429,7 +449,9 @@ impl Salt {
 impl FromStr for Salt {
     type Err = IdError;
     fn from_str(text: &str) -> Result<Self, IdError> {
-        base64url_decode_array(text).map(Self).map_err(|_| IdError { expected: "base64url of 16 bytes" })
+        base64url_decode_array(text).map(Self).map_err(|_| IdError {
+            expected: "base64url of 16 bytes",
+        })
     }
 }
 
@@ -505,7 +527,13 @@ mod tests {
         for wrong in ["ftp://x/", "wss://user@host/", "choir.example", "wss:///v1"] {
             assert!(Audience::of_url(wrong).is_err(), "{wrong}");
         }
-        for wrong in ["https://choir.example:443", "https://Choir.example", "https://choir.example/", "http://x:080", "http://"] {
+        for wrong in [
+            "https://choir.example:443",
+            "https://Choir.example",
+            "https://choir.example/",
+            "http://x:080",
+            "http://",
+        ] {
             assert!(wrong.parse::<Audience>().is_err(), "{wrong}");
         }
     }

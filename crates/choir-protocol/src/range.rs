@@ -61,13 +61,24 @@ pub enum RangeError {
 impl fmt::Display for RangeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Malformed => f.write_str("the range's entries are outside it, doubled or out of order"),
-            Self::Gap { cursor, from } => write!(f, "the range begins after {from}, but only what stands up to {cursor} is held"),
+            Self::Malformed => {
+                f.write_str("the range's entries are outside it, doubled or out of order")
+            }
+            Self::Gap { cursor, from } => write!(
+                f,
+                "the range begins after {from}, but only what stands up to {cursor} is held"
+            ),
             Self::Missing(seq) => write!(f, "the range doesn't say what stands at {seq}"),
             Self::Unverifiable(seq) => write!(f, "entry {seq} came without its proof or its hash"),
-            Self::ContentHash(seq) => write!(f, "the body of entry {seq} isn't the one that was hashed"),
-            Self::Peaks => f.write_str("the range's peaks don't fit the number that they stand for"),
-            Self::Root => f.write_str("the root that the entries give isn't the one that the range names"),
+            Self::ContentHash(seq) => {
+                write!(f, "the body of entry {seq} isn't the one that was hashed")
+            }
+            Self::Peaks => {
+                f.write_str("the range's peaks don't fit the number that they stand for")
+            }
+            Self::Root => {
+                f.write_str("the root that the entries give isn't the one that the range names")
+            }
         }
     }
 }
@@ -77,7 +88,10 @@ impl core::error::Error for RangeError {}
 impl Range {
     /// The cursor after the range.
     pub const fn end(&self) -> Cursor {
-        Cursor { seq: self.to, root: self.root }
+        Cursor {
+            seq: self.to,
+            root: self.root,
+        }
     }
 
     /// The peaks at `from`, where the range carries them and they have the right number.
@@ -96,7 +110,11 @@ impl Range {
     pub fn check_shape(&self) -> Result<(), RangeError> {
         let entries = self.in_order(self.entries.iter().map(|entry| entry.seq));
         let hidden = self.in_order(self.hidden.iter().flatten().map(|hidden| hidden.0));
-        if self.from <= self.to && entries && hidden { Ok(()) } else { Err(RangeError::Malformed) }
+        if self.from <= self.to && entries && hidden {
+            Ok(())
+        } else {
+            Err(RangeError::Malformed)
+        }
     }
 
     fn in_order(&self, mut numbers: impl Iterator<Item = Seq>) -> bool {
@@ -115,14 +133,30 @@ impl Range {
     ///
     /// # Errors
     /// What is wrong with the range; `cursor` is untouched then.
-    pub fn verify(&self, thread_id: ThreadId, cursor: &Peaks) -> Result<(Peaks, Vec<(Seq, Hash)>), RangeError> {
+    pub fn verify(
+        &self,
+        thread_id: ThreadId,
+        cursor: &Peaks,
+    ) -> Result<(Peaks, Vec<(Seq, Hash)>), RangeError> {
         self.check_shape()?;
         let start = Seq::saturating(cursor.size());
         if self.from > start {
-            return Err(RangeError::Gap { cursor: start, from: self.from });
+            return Err(RangeError::Gap {
+                cursor: start,
+                from: self.from,
+            });
         }
-        let mut entries = self.entries.iter().filter(|entry| entry.seq > start).peekable();
-        let mut hidden = self.hidden.iter().flatten().filter(|hidden| hidden.0 > start).peekable();
+        let mut entries = self
+            .entries
+            .iter()
+            .filter(|entry| entry.seq > start)
+            .peekable();
+        let mut hidden = self
+            .hidden
+            .iter()
+            .flatten()
+            .filter(|hidden| hidden.0 > start)
+            .peekable();
         let mut peaks = cursor.clone();
         let mut leaves = Vec::new();
         let mut seq = start;
@@ -137,9 +171,16 @@ impl Range {
                     {
                         return Err(RangeError::ContentHash(seq));
                     }
-                    entry_leaf(thread_id, seq, entry.stream, &entry.inner().ok_or(RangeError::Unverifiable(seq))?)
+                    entry_leaf(
+                        thread_id,
+                        seq,
+                        entry.stream,
+                        &entry.inner().ok_or(RangeError::Unverifiable(seq))?,
+                    )
                 }
-                (None, Some(Hidden(_, stream, inner))) => entry_leaf(thread_id, seq, *stream, inner),
+                (None, Some(Hidden(_, stream, inner))) => {
+                    entry_leaf(thread_id, seq, *stream, inner)
+                }
                 (None, None) => return Err(RangeError::Missing(seq)),
                 (Some(_), Some(_)) => return Err(RangeError::Malformed),
             };

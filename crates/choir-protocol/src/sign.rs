@@ -7,7 +7,13 @@ use crate::hash::Hash;
 use crate::ids::{Audience, ClientId, ConnectionId, Cursor, Id, ThreadId, Timestamp, UserId};
 
 /// What `control.auth` signs (C4).
-pub fn auth_text(audience: &Audience, connection_id: ConnectionId, challenge: &str, client_id: &ClientId, method: &str) -> String {
+pub fn auth_text(
+    audience: &Audience,
+    connection_id: ConnectionId,
+    challenge: &str,
+    client_id: &ClientId,
+    method: &str,
+) -> String {
     format!("choir.v1 auth\n{audience}\n{connection_id}\n{challenge}\n{client_id}\n{method}")
 }
 

@@ -122,7 +122,9 @@ impl<'de> Deserialize<'de> for Approval {
                     "unanimous" => Ok(Approval::Unanimous),
                     "majority" => Ok(Approval::Majority),
                     "any" => Ok(Approval::Any),
-                    _ => Err(E::custom("expected \"unanimous\", \"majority\", \"any\" or {\"at_least\": k}")),
+                    _ => Err(E::custom(
+                        "expected \"unanimous\", \"majority\", \"any\" or {\"at_least\": k}",
+                    )),
                 }
             }
             fn visit_map<A: serde::de::MapAccess<'de>>(self, map: A) -> Result<Approval, A::Error> {
@@ -130,7 +132,8 @@ impl<'de> Deserialize<'de> for Approval {
                 struct AtLeast {
                     at_least: u64,
                 }
-                let AtLeast { at_least } = AtLeast::deserialize(serde::de::value::MapAccessDeserializer::new(map))?;
+                let AtLeast { at_least } =
+                    AtLeast::deserialize(serde::de::value::MapAccessDeserializer::new(map))?;
                 if at_least == 0 {
                     return Err(serde::de::Error::custom("at_least is 1 or more"));
                 }
@@ -166,13 +169,20 @@ fn expires_ms<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u64, 
     if (MIN_EXPIRES_MS..=MAX_EXPIRES_MS).contains(&ms) {
         Ok(ms)
     } else {
-        Err(serde::de::Error::custom("expires_ms is between 1 minute and 90 days"))
+        Err(serde::de::Error::custom(
+            "expires_ms is between 1 minute and 90 days",
+        ))
     }
 }
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { approval: Approval::default(), expires_ms: 604_800_000, admit_authors: false, agents_decide: false }
+        Self {
+            approval: Approval::default(),
+            expires_ms: 604_800_000,
+            admit_authors: false,
+            agents_decide: false,
+        }
     }
 }
 
