@@ -215,23 +215,7 @@ impl Decoder {
             opcode: first & 0x0f,
         })?;
         let compressed = self.check_reserved_bits(first & RESERVED_BITS, opcode)?;
-        match (opcode, &self.message) {
-            (Opcode::Continuation, None) => return Err(ProtocolError::UnexpectedContinuation),
-            (Opcode::Continuation, Some(message))
-                if message.fragments >= self.config.max_fragments =>
-            {
-                return Err(ProtocolError::TooManyFragments {
-                    limit: self.config.max_fragments,
-                });
-            }
-            (Opcode::Text | Opcode::Binary, Some(_)) => {
-                return Err(ProtocolError::ExpectedContinuation);
-            }
-            (Opcode::Close | Opcode::Ping | Opcode::Pong, _) if !fin => {
-                return Err(ProtocolError::FragmentedControl);
-            }
-            _ => {}
-        }
+        self.check_order(opcode, fin)?;
 
         let Some(&second) = self.buffer.get(1) else {
             return Ok(None);
@@ -289,6 +273,22 @@ impl Decoder {
         }
     }
 
+    /// Whether a frame of this kind may come now.
+    fn check_order(&self, opcode: Opcode, fin: bool) -> Result<(), ProtocolError> {
+        let limit = self.config.max_fragments;
+        match (opcode, &self.message) {
+            (Opcode::Close | Opcode::Ping | Opcode::Pong, _) if !fin => {
+                Err(ProtocolError::FragmentedControl)
+            }
+            (Opcode::Text | Opcode::Binary, Some(_)) => Err(ProtocolError::ExpectedContinuation),
+            (Opcode::Continuation, None) => Err(ProtocolError::UnexpectedContinuation),
+            (Opcode::Continuation, Some(message)) if message.fragments >= limit => {
+                Err(ProtocolError::TooManyFragments { limit })
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn check_length(
         &self,
         short_length: u8,
@@ -306,18 +306,20 @@ impl Decoder {
         if length > i64::MAX as u64 {
             return Err(ProtocolError::LengthOutOfRange { bytes: length });
         }
-        let limit = self.config.max_message_bytes;
-        let before = match &self.message {
-            Some(message) if !opcode.is_control() => message.payload.len(),
-            _ => 0,
-        };
-        // Neither sum nor comparison overflows: a length is below 2^63, what is in memory too.
-        let bytes = before as u64 + length;
-        match usize::try_from(bytes) {
-            _ if opcode.is_control() => Ok(length as usize),
-            Ok(whole) if whole <= limit => Ok(length as usize),
-            _ => Err(ProtocolError::MessageTooLong { bytes, limit }),
+        if !opcode.is_control() {
+            let before = self
+                .message
+                .as_ref()
+                .map_or(0, |message| message.payload.len());
+            // No overflow: a length is below 2^63, and so is what is in memory.
+            let bytes = before as u64 + length;
+            let limit = self.config.max_message_bytes;
+            if bytes > limit as u64 {
+                return Err(ProtocolError::MessageTooLong { bytes, limit });
+            }
         }
+        // It fits: a control frame is at most 125 bytes, and a limit is a `usize`.
+        Ok(length as usize)
     }
 
     /// A control frame, once it is complete: it is at most 125 bytes, so waiting for it costs

@@ -1,7 +1,6 @@
 //! Text that is proven to be UTF-8, and the proof while it arrives in pieces.
 
 use core::fmt;
-use core::ops::Deref;
 
 use bytes::Bytes;
 
@@ -23,10 +22,22 @@ impl Utf8 {
         Self(bytes)
     }
 
-    /// The text.
+    /// The text, after a check of all its bytes. There is no `Deref` to `str`, so that this shows.
     #[must_use]
     pub fn as_str(&self) -> &str {
         simdutf8::basic::from_utf8(&self.0).expect("text was checked before it was wrapped")
+    }
+
+    /// How many bytes it has.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether it has none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// The text's bytes.
@@ -39,20 +50,6 @@ impl Utf8 {
     #[must_use]
     pub fn into_bytes(self) -> Bytes {
         self.0
-    }
-}
-
-impl Deref for Utf8 {
-    type Target = str;
-
-    fn deref(&self) -> &str {
-        self.as_str()
-    }
-}
-
-impl AsRef<str> for Utf8 {
-    fn as_ref(&self) -> &str {
-        self.as_str()
     }
 }
 
