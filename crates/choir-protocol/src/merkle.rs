@@ -250,9 +250,11 @@ pub fn verify_inclusion(leaf: &Hash, index: u64, size: u64, path: &[Hash], root:
 /// empty and `root_m` is that of the empty tree.
 #[must_use]
 pub fn verify_consistency(m: u64, n: u64, root_m: &Hash, root_n: &Hash, path: &[Hash]) -> bool {
-    if m > n || m == n || m == 0 {
-        let speaks_for_itself = if m == n { root_m == root_n } else { m == 0 };
-        return speaks_for_itself && path.is_empty() && (m != 0 || *root_m == Hash::EMPTY);
+    if m > n || (m == 0 && *root_m != Hash::EMPTY) {
+        return false;
+    }
+    if m == n || m == 0 {
+        return path.is_empty() && (m != n || root_m == root_n);
     }
     // The RFC prepends the first root to the path where m is a power of two.
     let (first, rest) = match path.split_first() {
