@@ -4,3 +4,4 @@
 extern crate alloc;
 
 pub mod record;
+pub mod session;

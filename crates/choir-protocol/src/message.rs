@@ -788,6 +788,8 @@ pub struct BadMessage {
     pub id: Option<Id>,
     /// The thread that it names, where one could be read.
     pub thread_id: Option<ThreadId>,
+    /// The `seq` of an action, where one could be read: what isn't at the expected number is answered by that alone (A3).
+    pub seq: Option<ActionSeq>,
     /// What is wrong with it, for people. Never holds content.
     pub why: String,
 }
@@ -818,6 +820,7 @@ impl Envelope {
             code: ErrorCode::InvalidMessage,
             id: None,
             thread_id: None,
+            seq: None,
             why,
         };
         let value = json::parse_to_depth(text, max_depth)
@@ -837,6 +840,7 @@ impl Envelope {
             code: ErrorCode::InvalidMessage,
             id: known_id,
             thread_id: known_thread,
+            seq: None,
             why: alloc::format!("{field}: {why}"),
         };
         let missing = |field: &str| bad(field, "missing".to_owned());
@@ -884,8 +888,14 @@ impl Envelope {
             code,
             id: Some(self.id),
             thread_id: self.thread_id,
+            seq: self.action_seq(),
             why: why.into(),
         }
+    }
+
+    fn action_seq(&self) -> Option<ActionSeq> {
+        let seq = self.fields.get("seq").and_then(|seq| from_value(seq).ok())?;
+        self.type_name.starts_with("action.").then_some(seq)
     }
 
     fn field<T: serde::de::DeserializeOwned>(&self, name: &str) -> Result<T, BadMessage> {
