@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use choir_protocol::canonical;
 use choir_protocol::json::{
     JsonError, MAX_DEPTH, MAX_INTEGER, Number, NumberOutOfBounds, Object, Value, compare_names,
-    object, parse, parse_bytes,
+    object, parse, parse_bytes, parse_to_depth,
 };
 use proptest::prelude::*;
 
@@ -129,6 +129,26 @@ fn e1_nesting_ends_at_32() {
 }
 
 #[test]
+fn e1_what_carries_a_client_s_nesting_may_nest_deeper() {
+    let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+    for depth in [1, 2, MAX_DEPTH, MAX_DEPTH + 8] {
+        assert!(parse_to_depth(&nested(depth), depth).is_ok(), "{depth}");
+        assert!(
+            matches!(
+                parse_to_depth(&nested(depth + 1), depth),
+                Err(JsonError::TooDeep(_))
+            ),
+            "{depth}"
+        );
+    }
+    assert!(parse_to_depth("0", 0).is_ok());
+    assert!(matches!(
+        parse_to_depth("{}", 0),
+        Err(JsonError::TooDeep(_))
+    ));
+}
+
+#[test]
 fn e1_noncharacters_are_let_in() {
     let text = "\"\u{fdd0}\u{ffff}\u{1fffe}\u{10ffff}\"";
     assert_eq!(canonical::to_string(&parse(text).unwrap()), text);
@@ -184,10 +204,7 @@ fn errors_say_what_is_wrong_and_where() {
         said("[1,1e400]"),
         "a number above 2^53 - 1 in magnitude at line 1 column 8"
     );
-    assert_eq!(
-        said(&"[".repeat(40)),
-        "nested more than 32 deep at line 1 column 33"
-    );
+    assert_eq!(said(&"[".repeat(40)), "nested too deep at line 1 column 33");
     assert_eq!(
         said("\u{feff}"),
         "the text begins with a byte order mark (U+FEFF)"

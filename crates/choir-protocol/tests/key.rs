@@ -66,7 +66,7 @@ fn k2_keys_of_small_order_and_in_a_second_spelling_are_invalid() {
         assert!(!key(hex).is_valid(), "{why}");
         assert!(PreparedKey::new(&key(hex)).is_none(), "{why}");
     }
-    // The largest y that can be written only once belongs to a point or not, but isn't refused for its spelling.
+    // The base point.
     assert!(key("5866666666666666666666666666666666666666666666666666666666666666").is_valid());
 }
 
