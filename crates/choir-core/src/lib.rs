@@ -3,5 +3,11 @@
 
 extern crate alloc;
 
+pub mod apply;
+pub mod batch;
+pub mod decide;
+pub mod evaluate;
 pub mod record;
 pub mod session;
+pub mod thread;
+pub mod view;

@@ -1,0 +1,247 @@
+//! What a thread's actor decides on top of one another before one append.
+//!
+//! ```text
+//! let mut batch = Batch::on(thread_id, state);
+//! for each waiting action:
+//!     look up Batch::targets and the root of `seen` in the log
+//!     match batch.decide(action, context, lookups):
+//!         Step::Later → leave it and all after it waiting; stop
+//!         anything else → keep the answer with the batch
+//! if let Some(append) = batch.finish(): append it, durably
+//! then send the answers, and go on from append.next; or, where the append failed, throw them away and decide anew (A10)
+//! ```
+//!
+//! Answers, refusals and duplicates included, wait for the batch: they were decided on what it appends (G2). Of a batch that appends nothing they may go at once.
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+use choir_protocol::action::SignedAction;
+use choir_protocol::entry::Body;
+use choir_protocol::error::ErrorCode;
+use choir_protocol::hash::Hash;
+use choir_protocol::ids::{Cursor, Id, Seq, ThreadId, Timestamp};
+
+use crate::apply::ApplyError;
+use crate::decide::{Append, Context, Decided, Lookups, Own, Refusal, decide, expire};
+use crate::record::{Facts, Found, Record};
+use crate::thread::Thread;
+
+/// Actions decided on top of one another, and the one append that they make.
+#[derive(Debug, Clone)]
+pub struct Batch {
+    thread_id: ThreadId,
+    /// The head of the log that the batch stands on.
+    base: Cursor,
+    /// The state with everything decided so far.
+    working: Option<Thread>,
+    records: Vec<Record>,
+    facts: Option<Facts>,
+    /// What a look-up of an id finds in the batch.
+    overlay: BTreeMap<Id, Vec<Found>>,
+    /// Nothing more is decided: specs are due, and their expiry is durable before any later answer (S8).
+    closed: bool,
+}
+
+/// How an action fared.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Applied, once the batch is durable (A9).
+    Committed {
+        /// Its own entry.
+        own: Own,
+        /// The root there.
+        root: Hash,
+    },
+    /// It stands in the log, or earlier in this batch (A8).
+    Duplicate {
+        /// Its own entry.
+        own: Own,
+        /// The root there, where that is in this batch; else the log knows it.
+        root: Option<Hash>,
+    },
+    /// Not applied.
+    Refused(Refusal),
+    /// Not decided: specs are due. Finish this batch, append it, and decide the action in the next one (S8).
+    Later,
+}
+
+impl Batch {
+    /// An empty batch on a thread's state; `None` where there is no such thread.
+    pub fn on(thread_id: ThreadId, state: Option<Thread>) -> Self {
+        Self {
+            thread_id,
+            base: state.as_ref().map_or(Cursor::START, Thread::head),
+            working: state,
+            records: Vec::new(),
+            facts: None,
+            overlay: BTreeMap::new(),
+            closed: false,
+        }
+    }
+
+    /// The state with everything decided so far.
+    pub fn thread(&self) -> Option<&Thread> {
+        self.working.as_ref()
+    }
+
+    /// The head of the log that the batch stands on: what look-ups must have been read at.
+    pub fn base(&self) -> Cursor {
+        self.base
+    }
+
+    /// The entries decided so far.
+    pub fn records(&self) -> &[Record] {
+        &self.records
+    }
+
+    /// Whether nothing more is decided in this batch.
+    pub fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    /// The server's own part of S8: expires what is due, where nothing else was decided in the batch, which is closed then. Whether anything is due.
+    ///
+    /// # Errors
+    /// Never on a state that was folded from a log.
+    pub fn expire(&mut self, now: Timestamp) -> Result<bool, ApplyError> {
+        let Some(thread) = self.working.as_ref().filter(|thread| thread.is_due(now)) else {
+            return Ok(false);
+        };
+        // With entries before it, the expiry is the next batch's: it is an append of its own.
+        if self.records.is_empty()
+            && let Some(append) = expire(thread, now)?
+        {
+            self.take(append);
+        }
+        self.closed = true;
+        Ok(true)
+    }
+
+    /// Decides an action on top of what was decided so far. `lookups` are the log's, read at [`base`](Batch::base); what the batch itself holds is added here.
+    pub fn decide(
+        &mut self,
+        action: &SignedAction,
+        context: &Context<'_>,
+        lookups: Lookups,
+    ) -> Step {
+        if self.closed {
+            return Step::Later;
+        }
+        match self.expire(context.now) {
+            Ok(false) => {}
+            Ok(true) => return Step::Later,
+            Err(error) => return Step::Refused(error.into()),
+        }
+        if action.thread_id != self.thread_id {
+            return Step::Refused(Refusal::new(
+                ErrorCode::Internal,
+                "the action went to another thread",
+            ));
+        }
+        let lookups = self.with_overlay(action, lookups);
+        match decide(self.working.as_ref(), action, context, &lookups) {
+            Err(refusal) => Step::Refused(refusal),
+            Ok(Decided::Duplicate(own)) => Step::Duplicate {
+                root: self.root_at(own.seq),
+                own,
+            },
+            Ok(Decided::Committed(append)) => match append.records.first() {
+                Some(first) => {
+                    let step = Step::Committed {
+                        own: Own {
+                            seq: first.seq,
+                            kind: first.kind.clone(),
+                        },
+                        root: first.root,
+                    };
+                    self.take(append);
+                    step
+                }
+                None => Step::Refused(ApplyError::Impossible(self.base.seq).into()),
+            },
+        }
+    }
+
+    /// The batch as one append; none where nothing was decided.
+    pub fn finish(self) -> Option<Append> {
+        let (Some(facts), Some(next)) = (self.facts, self.working) else {
+            return None;
+        };
+        Some(Append {
+            expected: self.base,
+            records: self.records,
+            facts,
+            next,
+        })
+    }
+
+    fn root_at(&self, seq: Seq) -> Option<Hash> {
+        self.records
+            .iter()
+            .find(|record| record.seq == seq)
+            .map(|record| record.root)
+    }
+
+    fn with_overlay(&self, action: &SignedAction, mut lookups: Lookups) -> Lookups {
+        for (id, found) in &mut lookups.found {
+            found.extend(self.overlay.get(id).into_iter().flatten().cloned());
+        }
+        if let Some(seen) = action.seen
+            && let Some(root) = self.root_at(seen.seq)
+        {
+            lookups.seen_root = Some(root);
+        }
+        lookups
+    }
+
+    fn take(&mut self, append: Append) {
+        let Append {
+            records,
+            facts,
+            next,
+            ..
+        } = append;
+        for record in &records {
+            for id in [Some(record.id), record.about].into_iter().flatten() {
+                self.overlay.entry(id).or_default().push(Found {
+                    seq: record.seq,
+                    id: record.id,
+                    kind: record.kind.clone(),
+                    author: record.author.clone(),
+                    content_hash: record.content_hash,
+                });
+            }
+        }
+        self.records.extend(records);
+        self.working = Some(next);
+        // L6: what was posted in this batch is erased before it is written at all.
+        let (here, in_log): (Vec<_>, Vec<_>) = facts
+            .erase
+            .into_iter()
+            .partition(|(erased, _)| *erased > self.base.seq);
+        for (erased, redaction) in here {
+            if let Some(record) = self.records.iter_mut().find(|record| record.seq == erased) {
+                record.body = Body::Erased(redaction);
+            }
+        }
+        match &mut self.facts {
+            None => {
+                self.facts = Some(Facts {
+                    erase: in_log,
+                    ..facts
+                })
+            }
+            Some(merged) => {
+                merged.erase.extend(in_log);
+                merged.summary = facts.summary;
+                for (user, fact) in facts.members {
+                    match merged.members.iter_mut().find(|(known, _)| *known == user) {
+                        Some((_, old)) => *old = fact,
+                        None => merged.members.push((user, fact)),
+                    }
+                }
+            }
+        }
+    }
+}

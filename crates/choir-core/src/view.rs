@@ -1,0 +1,200 @@
+//! Who sees what (S1, S2, Y8): a user's view of a thread at one state, and how it changes.
+
+use alloc::vec::Vec;
+
+use choir_protocol::ids::{Seq, UserId};
+use choir_protocol::thread::{Review, Stream, Visibility};
+
+use crate::record::Record;
+use crate::thread::Thread;
+
+/// How much of a stream somebody sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Sight {
+    /// Nothing of it: it isn't subscribed.
+    Nothing,
+    /// What concerns their own specs (S1).
+    Own,
+    /// All of it.
+    Whole,
+}
+
+/// A choice of streams (Y3): `updates` always, the others as wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Streams {
+    /// Specs, their revisions and how they end.
+    pub specs: bool,
+    /// Decisions.
+    pub approvals: bool,
+}
+
+impl Streams {
+    /// All that one may see: the default.
+    pub const ALL: Self = Self {
+        specs: true,
+        approvals: true,
+    };
+    /// What everyone who reads sees.
+    pub const UPDATES: Self = Self {
+        specs: false,
+        approvals: false,
+    };
+
+    /// Whether the stream is among them.
+    pub const fn contains(self, stream: Stream) -> bool {
+        match stream {
+            Stream::Updates => true,
+            Stream::Specs => self.specs,
+            Stream::Approvals => self.approvals,
+        }
+    }
+
+    /// Whether all streams of `other` are among them.
+    pub const fn covers(self, other: Self) -> bool {
+        (self.specs || !other.specs) && (self.approvals || !other.approvals)
+    }
+}
+
+impl FromIterator<Stream> for Streams {
+    fn from_iter<I: IntoIterator<Item = Stream>>(streams: I) -> Self {
+        let mut chosen = Self::UPDATES;
+        for stream in streams {
+            match stream {
+                Stream::Updates => {}
+                Stream::Specs => chosen.specs = true,
+                Stream::Approvals => chosen.approvals = true,
+            }
+        }
+        chosen
+    }
+}
+
+/// What one user sees of a thread, at the state that it was made from. Updates are seen whole by everyone who reads; who doesn't has no view.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct View {
+    user: UserId,
+    specs: Sight,
+    approvals: Sight,
+}
+
+/// All that a frame's content depends on, as long as nothing in it is some viewer's own: those of one class share frames.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Class {
+    specs: bool,
+    approvals: bool,
+}
+
+/// The user's view of the thread; none where they may not read it.
+pub fn view(thread: &Thread, user: &UserId) -> Option<View> {
+    if !thread.may_read(user) {
+        return None;
+    }
+    let whole = thread.is_co_author(user) || thread.settings().review == Review::Readers;
+    let sight = if whole { Sight::Whole } else { Sight::Own };
+    Some(View {
+        user: user.clone(),
+        specs: sight,
+        approvals: sight,
+    })
+}
+
+impl View {
+    /// The view through a subscription to these streams.
+    #[must_use]
+    pub fn only(mut self, streams: Streams) -> Self {
+        if !streams.specs {
+            self.specs = Sight::Nothing;
+        }
+        if !streams.approvals {
+            self.approvals = Sight::Nothing;
+        }
+        self
+    }
+
+    /// How much of a stream is seen.
+    pub const fn sight(&self, stream: Stream) -> Sight {
+        match stream {
+            Stream::Updates => Sight::Whole,
+            Stream::Specs => self.specs,
+            Stream::Approvals => self.approvals,
+        }
+    }
+
+    /// Whether an entry of this stream is seen; `spec_author` is the author of the spec that it concerns ([`Record::spec_author`]).
+    pub fn sees(&self, stream: Stream, spec_author: Option<&UserId>) -> bool {
+        match self.sight(stream) {
+            Sight::Whole => true,
+            Sight::Own => spec_author == Some(&self.user),
+            Sight::Nothing => false,
+        }
+    }
+
+    /// Whether the record is seen.
+    pub fn sees_record(&self, record: &Record) -> bool {
+        self.sees(record.stream(), record.spec_author.as_ref())
+    }
+
+    /// The class whose frames this viewer gets wherever [`sees_own`](View::sees_own) holds for none of a frame's entries.
+    pub fn class(&self) -> Class {
+        Class {
+            specs: self.specs == Sight::Whole,
+            approvals: self.approvals == Sight::Whole,
+        }
+    }
+
+    /// Whether the viewer sees this entry and their class doesn't: it concerns their own spec. A range with such an entry is framed for them alone.
+    pub fn sees_own(&self, stream: Stream, spec_author: Option<&UserId>) -> bool {
+        self.sight(stream) == Sight::Own && spec_author == Some(&self.user)
+    }
+}
+
+impl Class {
+    /// Whether everyone of the class sees the entries of this stream.
+    pub const fn sees(self, stream: Stream) -> bool {
+        match stream {
+            Stream::Updates => true,
+            Stream::Specs => self.specs,
+            Stream::Approvals => self.approvals,
+        }
+    }
+}
+
+/// The last entry that widened the user's view of the thread (Y8): being added, a role, `review`, or the thread turning public. Narrowing doesn't count. A cursor
+/// before it, other than 0, is answered by a snapshot.
+pub fn widened_at(thread: &Thread, user: &UserId) -> Seq {
+    thread
+        .members
+        .get(user)
+        .map_or(thread.widened, |row| row.widened)
+}
+
+/// Who lost the right to read between two states of a thread (Y8).
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Lost {
+    /// Whether all did who are no members, since the thread turned private.
+    pub strangers: bool,
+    /// Who was a member, is none now, and may not read.
+    pub members: Vec<UserId>,
+}
+
+impl Lost {
+    /// Whether nobody did.
+    pub fn is_empty(&self) -> bool {
+        !self.strangers && self.members.is_empty()
+    }
+}
+
+/// Who may read before and not after.
+pub fn lost(before: &Thread, after: &Thread) -> Lost {
+    let public = |thread: &Thread| thread.settings().visibility == Visibility::Public;
+    if public(after) {
+        return Lost::default();
+    }
+    let gone = before
+        .members()
+        .filter(|member| after.member(&member.user_id).is_none());
+    Lost {
+        strangers: public(before),
+        members: gone.map(|member| member.user_id.clone()).collect(),
+    }
+}
