@@ -7,6 +7,7 @@ pub mod apply;
 pub mod batch;
 pub mod decide;
 pub mod evaluate;
+pub mod receipt;
 pub mod record;
 pub mod session;
 pub mod thread;

@@ -2,9 +2,12 @@
 
 use alloc::vec::Vec;
 
+use choir_protocol::action::{CreateThread, NewMember, RemoveMember, UpdateThread};
+use choir_protocol::entry::{Entry, Kind};
 use choir_protocol::ids::{Seq, UserId};
-use choir_protocol::thread::{Review, Stream, Visibility};
+use choir_protocol::thread::{Review, Role, Settings, Stream, Visibility};
 
+use crate::apply::{ApplyError, apply, read};
 use crate::record::Record;
 use crate::thread::Thread;
 
@@ -196,5 +199,162 @@ pub fn lost(before: &Thread, after: &Thread) -> Lost {
     Lost {
         strangers: public(before),
         members: gone.map(|member| member.user_id.clone()).collect(),
+    }
+}
+
+/// Who lost the right to read by which of these records, in order, given the state before the first: each is the last entry that they get (Y8).
+///
+/// # Errors
+/// Where the records aren't the thread's next.
+pub fn losses(before: &Thread, records: &[Record]) -> Result<Vec<(Seq, Lost)>, ApplyError> {
+    let thread_id = before.thread_id();
+    let mut state = Some(before.clone());
+    let mut losses = Vec::new();
+    for record in records {
+        // Nothing else takes a right away, so nothing else is compared.
+        let may_take = matches!(record.kind, Kind::MemberRemoved | Kind::ThreadUpdated);
+        let earlier = if may_take { state.clone() } else { None };
+        apply(thread_id, &mut state, record)?;
+        if let (Some(earlier), Some(later)) = (&earlier, &state) {
+            let lost = lost(earlier, later);
+            if !lost.is_empty() {
+                losses.push((record.seq, lost));
+            }
+        }
+    }
+    Ok(losses)
+}
+
+/// Whether an entry may be hidden from a client (L8), by the client's own view at the entry and at every moment since. A view of `None` is that of who may not read.
+///
+/// `known` are the views from the entry on, the first being the one at it; empty where the client doesn't hold the entries that would tell.
+pub fn may_hide<'a>(
+    stream: Stream,
+    subscribed: Streams,
+    known: impl IntoIterator<Item = Option<&'a View>>,
+) -> bool {
+    let whole = |view: Option<&View>| view.is_some_and(|view| view.sight(stream) == Sight::Whole);
+    let mut known = known.into_iter();
+    !subscribed.contains(stream) || !known.next().is_some_and(whole) || !known.all(whole)
+}
+
+/// A verifying client's own view of a thread over time: folded from the entries that it holds, which are enough for that, since membership and settings are
+/// never hidden from who reads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ViewHistory {
+    user: UserId,
+    visibility: Visibility,
+    review: Review,
+    role: Option<Role>,
+    /// From which entry on which view holds. What lies before the first isn't known.
+    views: Vec<(Seq, Option<View>)>,
+}
+
+impl ViewHistory {
+    /// Of who holds the log from entry 1 on.
+    pub fn from_start(user: UserId) -> Self {
+        Self {
+            user,
+            visibility: Visibility::Private,
+            review: Review::CoAuthors,
+            role: None,
+            views: Vec::new(),
+        }
+    }
+
+    /// Of who begins with a snapshot as of `seq` (Y5).
+    pub fn from_snapshot(user: UserId, seq: Seq, settings: &Settings, role: Option<Role>) -> Self {
+        let mut history = Self {
+            user,
+            visibility: settings.visibility,
+            review: settings.review,
+            role,
+            views: Vec::new(),
+        };
+        history.note(seq);
+        history
+    }
+
+    /// Takes in an entry above all earlier ones. Those that say nothing of the user's rights change nothing.
+    pub fn take(&mut self, entry: &Entry) {
+        let unchanged = match entry.kind {
+            Kind::ThreadCreated => read(&entry.body).map(|body| self.create(&entry.author, &body)),
+            Kind::ThreadUpdated => read(&entry.body).map(
+                |UpdateThread {
+                     visibility, review, ..
+                 }| {
+                    self.visibility = visibility.unwrap_or(self.visibility);
+                    self.review = review.unwrap_or(self.review);
+                },
+            ),
+            Kind::MemberAdded => read(&entry.body).map(|NewMember { user_id, role, .. }| {
+                if user_id == self.user {
+                    self.role = Some(role);
+                }
+            }),
+            Kind::MemberJoined if entry.author == self.user => {
+                self.role = self.role.or(Some(Role::Reader));
+                Some(())
+            }
+            Kind::MemberRemoved => read(&entry.body).map(|RemoveMember { user_id }| {
+                if user_id == self.user {
+                    self.role = None;
+                }
+            }),
+            _ => None,
+        }
+        .is_none();
+        if !unchanged {
+            self.note(entry.seq);
+        }
+    }
+
+    /// The view at the last entry that was taken in; none where the user may not read, or nothing is known.
+    pub fn current(&self) -> Option<&View> {
+        self.views.last().and_then(|(_, view)| view.as_ref())
+    }
+
+    /// Whether a hidden entry is in order (L8).
+    pub fn in_order(&self, seq: Seq, stream: Stream, subscribed: Streams) -> bool {
+        let later = self.views.partition_point(|(from, _)| *from <= seq);
+        // With none at the entry, the client doesn't hold what would tell.
+        let known = later
+            .checked_sub(1)
+            .and_then(|at| self.views.get(at..))
+            .unwrap_or_default();
+        may_hide(
+            stream,
+            subscribed,
+            known.iter().map(|(_, view)| view.as_ref()),
+        )
+    }
+
+    fn create(&mut self, author: &UserId, body: &CreateThread) {
+        self.visibility = body.visibility.unwrap_or_default();
+        self.review = body.review.unwrap_or_default();
+        let invited = body
+            .members
+            .iter()
+            .flatten()
+            .find(|member| member.user_id == self.user);
+        self.role = if *author == self.user {
+            Some(Role::Owner)
+        } else {
+            invited.map(|member| member.role)
+        };
+    }
+
+    fn note(&mut self, seq: Seq) {
+        let reads = self.visibility == Visibility::Public || self.role.is_some();
+        let whole = self.review == Review::Readers || self.role.is_some_and(Role::is_co_author);
+        let sight = if whole { Sight::Whole } else { Sight::Own };
+        let view = reads.then(|| View {
+            user: self.user.clone(),
+            specs: sight,
+            approvals: sight,
+        });
+        if self.views.last().is_none_or(|(_, last)| *last != view) {
+            self.views.push((seq, view));
+        }
     }
 }
