@@ -52,23 +52,17 @@ impl Streams {
         }
     }
 
-    /// Whether all streams of `other` are among them.
-    pub const fn covers(self, other: Self) -> bool {
-        (self.specs || !other.specs) && (self.approvals || !other.approvals)
+    /// Those of a list; all where there is none.
+    pub fn of(list: Option<&[Stream]>) -> Self {
+        list.map_or(Self::ALL, |list| Self {
+            specs: list.contains(&Stream::Specs),
+            approvals: list.contains(&Stream::Approvals),
+        })
     }
-}
 
-impl FromIterator<Stream> for Streams {
-    fn from_iter<I: IntoIterator<Item = Stream>>(streams: I) -> Self {
-        let mut chosen = Self::UPDATES;
-        for stream in streams {
-            match stream {
-                Stream::Updates => {}
-                Stream::Specs => chosen.specs = true,
-                Stream::Approvals => chosen.approvals = true,
-            }
-        }
-        chosen
+    /// Whether something is among them that `other` doesn't hold.
+    pub const fn exceeds(self, other: Self) -> bool {
+        (self.specs && !other.specs) || (self.approvals && !other.approvals)
     }
 }
 

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use choir_core::session::connection::{Config, Fresh, Grant, Opened, SessionRequest, Submission};
 use choir_core::session::sequence::{Answer, Sequence};
-use choir_core::session::subscription::{CursorCheck, Due, Options, Sight, Streams};
+use choir_core::session::subscription::{CursorCheck, Due, Options, Sight};
 use choir_core::session::{Connection, Input, Monotonic, Now, Output};
+use choir_core::view::Streams;
 use choir_protocol::action::{SignedAction, Unsigned};
 use choir_protocol::entry::Kind;
 use choir_protocol::error::ErrorCode;

@@ -30,8 +30,9 @@ use choir_protocol::thread::{Role, Stream};
 
 use super::heartbeat::{Beat, Heartbeat};
 use super::sequence::{Answer, Generation, Sequence, TakeUp};
-use super::subscription::{CursorCheck, Due, Options, Sight, Streams, Subscription};
+use super::subscription::{CursorCheck, Due, Options, Sight, Subscription};
 use super::{Monotonic, Now};
+use crate::view::Streams;
 
 /// How long a connection may take to authenticate (C2).
 pub const AUTH_WITHIN_MS: u64 = 10_000;

@@ -2,46 +2,8 @@
 
 use choir_protocol::ids::{Cursor, Seq, ThreadId};
 use choir_protocol::message::{Mode, SnapshotReason, Subscribe, SubscribeThread};
-use choir_protocol::thread::Stream;
 
-/// Which streams a client wants (Y3): `updates` always.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Streams {
-    /// Whether specs are wanted.
-    pub specs: bool,
-    /// Whether approvals are wanted.
-    pub approvals: bool,
-}
-
-impl Streams {
-    /// All that there are.
-    pub const ALL: Self = Self {
-        specs: true,
-        approvals: true,
-    };
-
-    /// Those of a list; all where there is none.
-    pub fn of(list: Option<&[Stream]>) -> Self {
-        list.map_or(Self::ALL, |list| Self {
-            specs: list.contains(&Stream::Specs),
-            approvals: list.contains(&Stream::Approvals),
-        })
-    }
-
-    /// Whether a stream is wanted.
-    pub const fn contains(self, stream: Stream) -> bool {
-        match stream {
-            Stream::Updates => true,
-            Stream::Specs => self.specs,
-            Stream::Approvals => self.approvals,
-        }
-    }
-
-    /// Whether something is wanted that `other` doesn't hold.
-    pub const fn exceeds(self, other: Self) -> bool {
-        (self.specs && !other.specs) || (self.approvals && !other.approvals)
-    }
-}
+use crate::view::Streams;
 
 /// A subscription's options with every default filled in (Y3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
