@@ -2,81 +2,20 @@
 //! shares no code with this crate.
 #![allow(clippy::unwrap_used, reason = "what can't be unwrapped fails the test")]
 
-use std::fs;
-use std::path::{Path, PathBuf};
-
 use choir_protocol::canonical::Canonical;
 use choir_protocol::checkpoint::{self, Checkpoint};
 use choir_protocol::encoding::{hex_decode, hex_decode_array};
 use choir_protocol::hash::Hash;
-use choir_protocol::json::{self, Object, Value};
+use choir_protocol::json::Value;
 use choir_protocol::key::{PublicKey, SecretKey};
 use choir_protocol::merkle::{self, Peaks};
 
+mod cases;
 mod making;
 mod naive;
 
+use cases::{cases, hash, hashes, number, read, text};
 use making::merkle::{Tree, leaves};
-
-fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../vectors")
-}
-
-fn read(name: &str) -> String {
-    fs::read_to_string(folder().join(name))
-        .unwrap_or_else(|error| panic!("vectors/{name}: {error}"))
-}
-
-/// One case of a file of vectors.
-struct Case {
-    name: String,
-    input: Object,
-    output: Object,
-}
-
-fn cases(file: &str) -> Vec<Case> {
-    let Value::Array(cases) = json::parse(&read(file)).unwrap() else {
-        panic!("{file} is no array")
-    };
-    assert!(!cases.is_empty());
-    cases
-        .into_iter()
-        .map(|case| {
-            let mut case = case.into_object().unwrap();
-            Case {
-                name: case.get("name").unwrap().as_str().unwrap().to_owned(),
-                input: case.remove("in").unwrap().into_object().unwrap(),
-                output: case.remove("out").unwrap().into_object().unwrap(),
-            }
-        })
-        .collect()
-}
-
-fn text<'a>(object: &'a Object, name: &str) -> &'a str {
-    object
-        .get(name)
-        .and_then(Value::as_str)
-        .unwrap_or_else(|| panic!("no text {name}"))
-}
-
-fn number(object: &Object, name: &str) -> u64 {
-    object
-        .get(name)
-        .and_then(Value::as_unsigned)
-        .unwrap_or_else(|| panic!("no number {name}"))
-}
-
-fn hash(object: &Object, name: &str) -> Hash {
-    text(object, name).parse().unwrap()
-}
-
-fn hashes(object: &Object, name: &str) -> Vec<Hash> {
-    let elements = object.get(name).and_then(Value::as_array).unwrap();
-    elements
-        .iter()
-        .map(|element| element.as_str().unwrap().parse().unwrap())
-        .collect()
-}
 
 #[test]
 fn the_committed_vectors_are_what_the_program_makes() {
