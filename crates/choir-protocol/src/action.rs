@@ -227,6 +227,10 @@ impl Action {
     /// # Errors
     /// What is `invalid_message`: another shape, a field that is reserved (L1), a value that no state of a thread could make valid.
     pub fn read(type_name: &str, payload: &Object) -> Result<Self, PayloadError> {
+        // What a later version's actions may carry is that version's.
+        if !Self::TYPES.contains(&type_name) {
+            return Err(PayloadError::UnknownType);
+        }
         for reserved in ["attachments", "mentions"] {
             if payload.get(reserved).is_some() {
                 return Err(PayloadError::Reserved(reserved));

@@ -109,21 +109,34 @@ impl<'de> de::Deserializer<'de> for Reader<'_> {
         }
     }
 
-    fn deserialize_newtype_struct<V: Visitor<'de>>(
+    /// Derived readers also take a struct's fields as an array, in their order: that would be a second spelling.
+    fn deserialize_struct<V: Visitor<'de>>(
         self,
         _name: &'static str,
+        _fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, ShapeError> {
-        visitor.visit_newtype_struct(self)
+        match self.0 {
+            Value::Object(_) => self.deserialize_any(visitor),
+            _ => Err(de::Error::custom("expected an object")),
+        }
     }
 
-    fn deserialize_f64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ShapeError> {
-        self.deserialize_any(visitor)
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, ShapeError> {
+        if name == VALUE {
+            visitor.visit_some(self)
+        } else {
+            visitor.visit_newtype_struct(self)
+        }
     }
 
     forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 u8 u16 u32 u64 f32 char str string bytes byte_buf unit unit_struct
-        seq tuple tuple_struct map struct identifier ignored_any
+        bool i8 i16 i32 i64 u8 u16 u32 u64 f32 f64 char str string bytes byte_buf unit unit_struct
+        seq tuple tuple_struct map identifier ignored_any
     }
 }
 
@@ -150,8 +163,32 @@ impl serde::Serialize for Value {
     }
 }
 
-/// Only out of another [`Value`], by [`from_value`]: text comes in by the strict door alone ([`crate::json::parse`]), which also bounds the depth.
+/// What [`Reader`] knows a [`Value`] by. No other deserializer answers to it with [`Visitor::visit_some`].
+const VALUE: &str = "choir_protocol::json::Value";
+
+/// Only out of another [`Value`], by [`from_value`]; any other deserializer is refused. Text comes in by the strict door alone ([`crate::json::parse`]), which
+/// also bounds the depth.
 impl<'de> serde::Deserialize<'de> for Value {
+    fn deserialize<D: de::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Door;
+        impl<'de> Visitor<'de> for Door {
+            type Value = Value;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a value that came in by choir_protocol::json::parse")
+            }
+            fn visit_some<D: de::Deserializer<'de>>(self, inside: D) -> Result<Value, D::Error> {
+                let Copied(value) = serde::Deserialize::deserialize(inside)?;
+                Ok(value)
+            }
+        }
+        deserializer.deserialize_newtype_struct(VALUE, Door)
+    }
+}
+
+/// A copy of what a [`Reader`] reads.
+struct Copied(Value);
+
+impl<'de> serde::Deserialize<'de> for Copied {
     fn deserialize<D: de::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Copy;
         impl<'de> Visitor<'de> for Copy {
@@ -185,24 +222,20 @@ impl<'de> serde::Deserialize<'de> for Value {
             }
             fn visit_seq<A: de::SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
                 let mut array = Vec::new();
-                while let Some(item) = items.next_element::<Value>()? {
+                while let Some(Copied(item)) = items.next_element()? {
                     array.push(item);
                 }
                 Ok(Value::Array(array))
             }
             fn visit_map<A: de::MapAccess<'de>>(self, mut fields: A) -> Result<Value, A::Error> {
                 let mut pairs = Vec::new();
-                while let Some(pair) = fields.next_entry::<String, Value>()? {
-                    pairs.push(pair);
+                while let Some((name, Copied(value))) = fields.next_entry::<String, Copied>()? {
+                    pairs.push((name, value));
                 }
-                let count = pairs.len();
-                let object = pairs.into_iter().collect::<Object>();
-                if object.len() != count {
-                    return Err(de::Error::custom("a name stands twice in an object"));
-                }
-                Ok(Value::Object(object))
+                // The names are those of another object, so none of them stands there twice.
+                Ok(Value::Object(pairs.into_iter().collect::<Object>()))
             }
         }
-        deserializer.deserialize_any(Copy)
+        deserializer.deserialize_any(Copy).map(Copied)
     }
 }

@@ -8,8 +8,9 @@ use core::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::action::{Action, PayloadError, SignedAction};
-use crate::canonical::Canonical;
+use crate::canonical::{Canonical, write_string};
 use crate::de::from_value;
+use crate::encoding::base64url_decode_array;
 use crate::entry::Kind;
 use crate::error::ErrorCode;
 use crate::hash::Hash;
@@ -63,6 +64,7 @@ pub struct Hello {
     /// This connection.
     pub connection_id: ConnectionId,
     /// base64url of 32 random bytes, fresh for each connection.
+    #[serde(deserialize_with = "challenge")]
     pub challenge: String,
     /// The methods that are configured.
     pub auth: Vec<AuthMethod>,
@@ -70,6 +72,15 @@ pub struct Hello {
     pub heartbeat: HeartbeatTimes,
     /// Section 12's limits marked ◦.
     pub limits: Limits,
+}
+
+/// The server's text becomes a line of what the client signs (C4), so it must be no more than it may be.
+fn challenge<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    match base64url_decode_array::<32>(&text) {
+        Ok(_) => Ok(text),
+        Err(_) => Err(serde::de::Error::custom("expected base64url of 32 bytes")),
+    }
 }
 
 /// Which server this is (C1).
@@ -242,7 +253,7 @@ pub struct Subscribe {
 }
 
 /// `control.subscribed` (Y4): for one thread (that of the envelope), or the end of `{all: true}`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub enum Subscribed {
     /// For the envelope's thread.
@@ -254,6 +265,32 @@ pub enum Subscribed {
         /// How many threads.
         threads: u64,
     },
+}
+
+/// The end of all is the one with `all`. (An untagged reader would take `null` for an absent field.)
+impl<'de> Deserialize<'de> for Subscribed {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        use serde::de::Error;
+        #[derive(Deserialize)]
+        struct All {
+            all: bool,
+            threads: u64,
+        }
+        let value = Value::deserialize(deserializer)?;
+        if value
+            .as_object()
+            .is_some_and(|fields| fields.contains("all"))
+        {
+            let All { all, threads } = from_value(&value).map_err(D::Error::custom)?;
+            if !all {
+                return Err(D::Error::custom("all is true where it is there"));
+            }
+            return Ok(Self::All { all, threads });
+        }
+        from_value(&value)
+            .map(Self::Thread)
+            .map_err(D::Error::custom)
+    }
 }
 
 /// `control.subscribed` for one thread (Y4).
@@ -836,11 +873,12 @@ impl Envelope {
             id.clone().and_then(Result::ok),
             thread_id.clone().and_then(Result::ok),
         );
+        let known_seq = action_seq(&fields);
         let bad = |field: &str, why: String| BadMessage {
             code: ErrorCode::InvalidMessage,
             id: known_id,
             thread_id: known_thread,
-            seq: None,
+            seq: known_seq,
             why: alloc::format!("{field}: {why}"),
         };
         let missing = |field: &str| bad(field, "missing".to_owned());
@@ -888,14 +926,9 @@ impl Envelope {
             code,
             id: Some(self.id),
             thread_id: self.thread_id,
-            seq: self.action_seq(),
+            seq: action_seq(&self.fields),
             why: why.into(),
         }
-    }
-
-    fn action_seq(&self) -> Option<ActionSeq> {
-        let seq = self.fields.get("seq").and_then(|seq| from_value(seq).ok())?;
-        self.type_name.starts_with("action.").then_some(seq)
     }
 
     fn field<T: serde::de::DeserializeOwned>(&self, name: &str) -> Result<T, BadMessage> {
@@ -957,6 +990,16 @@ impl Envelope {
             action,
         })
     }
+}
+
+/// The `seq` of an envelope, where it is that of an action: those that aren't signed have none (A2).
+fn action_seq(fields: &Object) -> Option<ActionSeq> {
+    let is_counted = match fields.get("type")?.as_str()? {
+        "action.user_action" | "action.stream" => false,
+        name => name.starts_with("action."),
+    };
+    let seq = from_value(fields.get("seq")?).ok()?;
+    (is_counted && seq != ActionSeq::ZERO).then_some(seq)
 }
 
 /// A type's name as far as it can be shown: somebody's text, so short and plain.
@@ -1257,9 +1300,12 @@ struct Fields(String);
 
 impl Fields {
     fn new(id: Id, type_name: &str, timestamp: Timestamp) -> Self {
-        Self(alloc::format!(
-            "{{\"id\":\"{id}\",\"type\":\"{type_name}\",\"timestamp\":{timestamp}"
-        ))
+        let mut text = alloc::format!("{{\"id\":\"{id}\",\"type\":");
+        // That of a message of another version is somebody's text.
+        write_string(type_name, &mut text);
+        let mut fields = Self(text);
+        fields.plain("timestamp", &timestamp);
+        fields
     }
 
     fn thread(&mut self, thread: ThreadId) -> &mut Self {
