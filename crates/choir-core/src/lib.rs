@@ -5,6 +5,7 @@ extern crate alloc;
 
 pub mod apply;
 pub mod batch;
+pub mod client;
 pub mod decide;
 pub mod evaluate;
 pub mod receipt;
