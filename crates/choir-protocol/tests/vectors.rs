@@ -4,9 +4,11 @@
 
 use choir_protocol::canonical::Canonical;
 use choir_protocol::checkpoint::{self, Checkpoint};
+use choir_protocol::de::from_value;
 use choir_protocol::encoding::{hex_decode, hex_decode_array};
+use choir_protocol::entry::{Entry, Kind};
 use choir_protocol::hash::Hash;
-use choir_protocol::json::Value;
+use choir_protocol::json::{self, Value};
 use choir_protocol::key::{PublicKey, SecretKey};
 use choir_protocol::merkle::{self, Peaks};
 
@@ -401,5 +403,215 @@ fn l7_the_independent_content_hashes_are_ours() {
             "{}",
             case.name
         );
+    }
+}
+
+/// The canonical text by another library.
+fn canonical(text: &str) -> String {
+    let value: serde_json::Value = serde_json::from_str(text).unwrap();
+    serde_json_canonicalizer::to_string(&value).unwrap()
+}
+
+fn lines(lines: &[&str]) -> String {
+    lines.join("\n")
+}
+
+/// `<seq> <root>`, or nothing.
+fn seen_line(object: Option<&Value>) -> String {
+    match object.and_then(Value::as_array) {
+        Some([seq, root]) => format!("{} {}", seq.as_unsigned().unwrap(), root.as_str().unwrap()),
+        _ => String::new(),
+    }
+}
+
+#[test]
+fn k1_signed_texts_are_the_lines_that_the_rules_name() {
+    for case in cases("signing.json") {
+        let at = |name| text(&case.input, name);
+        let signed = if case.input.contains("challenge") {
+            lines(&[
+                "choir.v1 auth",
+                at("audience"),
+                at("connection_id"),
+                at("challenge"),
+                at("client_id"),
+                at("method"),
+            ])
+        } else {
+            let hash = Hash::of(canonical(at("payload")).as_bytes()).to_hex();
+            assert_eq!(text(&case.output, "payload_hash"), hash, "{}", case.name);
+            lines(&[
+                "choir.v1 action",
+                at("audience"),
+                at("user_id"),
+                at("id"),
+                at("type"),
+                at("thread_id"),
+                &number(&case.input, "timestamp").to_string(),
+                &seen_line(case.input.get("seen")),
+                &hash,
+            ])
+        };
+        assert_eq!(text(&case.output, "text"), signed, "{}", case.name);
+        let valid = case.output.get("valid").and_then(Value::as_bool).unwrap();
+        assert_eq!(valid, !case.name.contains("bad: "), "{}", case.name);
+        assert_eq!(valid, case.input.contains("seed"), "{}", case.name);
+        if valid {
+            let seed = hex_decode_array(text(&case.input, "seed")).unwrap();
+            let signature = SecretKey::from_seed(&seed).sign(signed.as_bytes());
+            let name = if case.input.contains("sig") {
+                "sig"
+            } else {
+                "signature"
+            };
+            assert_eq!(at(name), signature.to_string(), "{}", case.name);
+        }
+    }
+}
+
+#[test]
+fn l7_entries_are_hashed_as_the_rule_says() {
+    let (mut derived, mut erased, mut refused) = (0, 0, 0);
+    for case in cases("entries.json") {
+        let is_bad = case.name.starts_with("bad: ");
+        if case.output.contains("refused") {
+            assert!(is_bad, "{}", case.name);
+            refused += 1;
+            continue;
+        }
+        let entry = json::parse(text(&case.input, "entry")).unwrap();
+        let entry = entry.into_object().unwrap();
+        let proof = entry.get("proof").and_then(Value::as_object);
+        let at = |name| text(&entry, name);
+        let holds = case.output.get("signature_holds").and_then(Value::as_bool);
+        let is_signed = proof.is_some() && !is_bad;
+        assert_eq!(holds, Some(is_signed), "{}", case.name);
+
+        let hash = match entry.get("body") {
+            Some(body) if !is_bad => {
+                let body = choir_protocol::canonical::to_string(body);
+                Some(Hash::of(canonical(&body).as_bytes()).to_hex())
+            }
+            _ => {
+                erased += 1;
+                entry
+                    .get("content_hash")
+                    .map(|_| at("content_hash").to_owned())
+            }
+        };
+        let given = case.output.get("content_hash").and_then(Value::as_str);
+        assert_eq!(given, hash.as_deref(), "{}", case.name);
+
+        let Some(inner) = case.output.get("inner").and_then(Value::as_str) else {
+            assert!(proof.is_none() && at("author") != "choir", "{}", case.name);
+            continue;
+        };
+        derived += usize::from(proof.is_none());
+        let sent_at = proof.map_or(String::new(), |proof| number(proof, "sent_at").to_string());
+        let expected = Hash::of(
+            lines(&[
+                "choir.v1 inner",
+                at("id"),
+                at("kind"),
+                at("author"),
+                &number(&entry, "timestamp").to_string(),
+                &hash.unwrap(),
+                &sent_at,
+                &seen_line(proof.and_then(|proof| proof.get("seen"))),
+                proof.map_or("", |proof| text(proof, "sig")),
+            ])
+            .as_bytes(),
+        );
+        assert_eq!(inner, expected.to_hex(), "{}", case.name);
+        let leaf = lines(&[
+            "\0choir.v1 entry",
+            text(&case.input, "thread_id"),
+            &number(&entry, "seq").to_string(),
+            text(&case.output, "stream"),
+            inner,
+        ]);
+        assert_eq!(hash_of(&leaf), text(&case.output, "leaf"), "{}", case.name);
+    }
+    assert_eq!((derived, erased, refused), (2, 5, 8));
+}
+
+fn hash_of(text: &str) -> String {
+    Hash::of(text.as_bytes()).to_hex()
+}
+
+#[test]
+fn l1_there_is_an_entry_of_every_kind() {
+    let mut kinds: Vec<String> = cases("entries.json")
+        .iter()
+        .filter_map(|case| json::parse(text(&case.input, "entry")).ok())
+        .map(|entry| text(entry.as_object().unwrap(), "kind").to_owned())
+        .collect();
+    kinds.sort_unstable();
+    for kind in Kind::KNOWN {
+        assert!(kinds.iter().any(|other| other == kind.as_str()), "{kind}");
+    }
+}
+
+#[test]
+fn l5_entries_are_written_as_they_were_read() {
+    for case in cases("entries.json") {
+        let given = text(&case.input, "entry");
+        let read = from_value::<Entry>(&json::parse(given).unwrap());
+        assert_eq!(
+            read.is_err(),
+            case.output.contains("refused"),
+            "{}",
+            case.name
+        );
+        let is_verbatim = !["without verify: ", "a known kind's", "unknown fields"]
+            .iter()
+            .any(|prefix| case.name.starts_with(prefix));
+        if let Ok(entry) = read
+            && is_verbatim
+        {
+            let written = canonical(&serde_json::to_string(&entry).unwrap());
+            assert_eq!(written, canonical(given), "{}", case.name);
+        }
+    }
+}
+
+#[test]
+fn l8_ranges_end_at_the_root_of_the_whole_log() {
+    let all = cases("ranges.json");
+    let whole = all[0]
+        .output
+        .get("leaves")
+        .and_then(Value::as_object)
+        .unwrap();
+    let whole: Vec<Hash> = (1..=whole.len())
+        .map(|seq| hash(whole, &seq.to_string()))
+        .collect();
+    for case in &all {
+        let is_bad = case.name.starts_with("bad: ");
+        assert_eq!(case.output.contains("error"), is_bad, "{}", case.name);
+        let Some(cursor) = case.output.get("cursor").and_then(Value::as_object) else {
+            continue;
+        };
+        let seq = number(cursor, "seq") as usize;
+        assert_eq!(
+            hash(cursor, "root"),
+            naive::root(&whole[..seq]),
+            "{}",
+            case.name
+        );
+        let leaves = case
+            .output
+            .get("leaves")
+            .and_then(Value::as_object)
+            .unwrap();
+        for (seq, leaf) in leaves.iter() {
+            let at = seq.parse::<usize>().unwrap() - 1;
+            assert_eq!(
+                leaf.as_str(),
+                Some(whole[at].to_hex().as_str()),
+                "{}",
+                case.name
+            );
+        }
     }
 }

@@ -1,11 +1,19 @@
 //! The vectors that this crate makes, as the text of their files. Shared by the program that writes
 //! them and the test that compares them, so that neither can drift.
+#![allow(
+    clippy::unwrap_used,
+    reason = "what can't be unwrapped would be no vector"
+)]
 
 mod canonical;
 pub(crate) mod ed25519;
 mod encoding;
+mod entries;
 mod json;
+pub(crate) mod log;
 pub(crate) mod merkle;
+mod ranges;
+mod signing;
 
 use choir_protocol::canonical::to_string;
 use choir_protocol::json::{Object, Value};
@@ -16,8 +24,11 @@ pub(crate) fn files() -> Vec<(&'static str, String)> {
         ("canonical.json", file(canonical::cases())),
         ("ed25519.json", file(ed25519::cases())),
         ("encoding.json", file(encoding::cases())),
+        ("entries.json", file(entries::cases())),
         ("json.json", file(json::cases())),
         ("merkle.json", file(merkle::cases())),
+        ("ranges.json", file(ranges::cases())),
+        ("signing.json", file(signing::cases())),
     ]
 }
 
