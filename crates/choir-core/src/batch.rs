@@ -216,24 +216,16 @@ impl Batch {
         self.records.extend(records);
         self.working = Some(next);
         // L6: what was posted in this batch is erased before it is written at all.
-        let (here, in_log): (Vec<_>, Vec<_>) = facts
-            .erase
-            .into_iter()
-            .partition(|(erased, _)| *erased > self.base.seq);
-        for (erased, redaction) in here {
-            if let Some(record) = self.records.iter_mut().find(|record| record.seq == erased) {
-                record.body = Body::Erased(redaction);
+        for (erased, redaction) in &facts.erase {
+            if let Some(record) = self.records.iter_mut().find(|record| record.seq == *erased) {
+                record.body = Body::Erased(*redaction);
             }
         }
         match &mut self.facts {
-            None => {
-                self.facts = Some(Facts {
-                    erase: in_log,
-                    ..facts
-                })
-            }
+            None => self.facts = Some(facts),
+
             Some(merged) => {
-                merged.erase.extend(in_log);
+                merged.erase.extend(facts.erase);
                 merged.summary = facts.summary;
                 for (user, fact) in facts.members {
                     match merged.members.iter_mut().find(|(known, _)| *known == user) {

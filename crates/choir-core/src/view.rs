@@ -221,12 +221,16 @@ pub fn losses(before: &Thread, records: &[Record]) -> Result<Vec<(Seq, Lost)>, A
 
 /// Whether an entry may be hidden from a client (L8), by the client's own view at the entry and at every moment since. A view of `None` is that of who may not read.
 ///
-/// `known` are the views from the entry on, the first being the one at it; empty where the client doesn't hold the entries that would tell.
+/// `known` are the views from the entry on, the first being the one at it; empty where the client doesn't hold the entries that would tell. Updates are never
+/// hidden from who reads at all, since that is from entry 1 on (S10).
 pub fn may_hide<'a>(
     stream: Stream,
     subscribed: Streams,
     known: impl IntoIterator<Item = Option<&'a View>>,
 ) -> bool {
+    if stream == Stream::Updates {
+        return false;
+    }
     let whole = |view: Option<&View>| view.is_some_and(|view| view.sight(stream) == Sight::Whole);
     let mut known = known.into_iter();
     !subscribed.contains(stream) || !known.next().is_some_and(whole) || !known.all(whole)

@@ -1,0 +1,1 @@
+//! What holds of every thread, whatever its people do.
