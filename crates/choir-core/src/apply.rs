@@ -204,7 +204,7 @@ impl Thread {
             Kind::MemberRemoved => self.remove_member(record, effects)?,
             Kind::SpecSubmitted => self.submit(record)?,
             Kind::SpecRevised => self.revise(record)?,
-            Kind::SpecWithdrawn => self.close(record.about?)?,
+            Kind::SpecWithdrawn => self.withdraw(record)?,
             Kind::SpecResolved => {
                 let body: Resolved = read(&record.body)?;
                 self.close(body.spec)?;
@@ -314,6 +314,8 @@ impl Thread {
                 // S4: once set, only an owner clears it.
                 row.member.agent |= agent;
             }
+            // S3: nobody but a public thread's readers joins uninvited.
+            None if self.settings.visibility == Visibility::Private => return None,
             None => {
                 let member = Member {
                     user_id: record.author.clone(),
@@ -376,10 +378,21 @@ impl Thread {
 
     fn revise(&mut self, record: &Record) -> Option<()> {
         let spec = self.spec_mut(record.about?)?;
+        if spec.author != record.author {
+            return None;
+        }
         spec.revision = Revision::of(record);
         // S6: decisions are bound to a content hash.
         spec.decisions.clear();
         Some(())
+    }
+
+    fn withdraw(&mut self, record: &Record) -> Option<()> {
+        let spec = record.about?;
+        if self.spec(spec)?.author != record.author {
+            return None;
+        }
+        self.close(spec)
     }
 
     fn decide(&mut self, record: &Record, effects: &mut Effects) -> Option<()> {
@@ -390,6 +403,9 @@ impl Thread {
             reason,
             ..
         } = read(&record.body)?;
+        if !self.is_co_author(&record.author) {
+            return None;
+        }
         let spec = self.spec_mut(spec)?;
         if content_hash != spec.revision.content_hash {
             return None;

@@ -1,14 +1,43 @@
 //! What a thread's actor decides on top of one another before one append.
 //!
-//! ```text
-//! let mut batch = Batch::on(thread_id, state);
-//! for each waiting action:
-//!     look up Batch::targets and the root of `seen` in the log
-//!     match batch.decide(action, context, lookups):
-//!         Step::Later → leave it and all after it waiting; stop
-//!         anything else → keep the answer with the batch
-//! if let Some(append) = batch.finish(): append it, durably
-//! then send the answers, and go on from append.next; or, where the append failed, throw them away and decide anew (A10)
+//! ```
+//! use choir_core::batch::{Batch, Step};
+//! use choir_core::decide::{Context, Lookups, ThreadLimits};
+//! use choir_protocol::action::{SignedAction, Unsigned};
+//! # use choir_protocol::ids::{Id, Salt, ThreadId, Timestamp, UserId};
+//! # use choir_protocol::{key::SecretKey, object};
+//! # let (secret, now) = (SecretKey::from_seed(&[7; 32]), Timestamp::saturating(1_764_000_000_000));
+//! # let (key, alice, thread_id) = (secret.public(), UserId::of_key(&secret.public()), ThreadId::from_bytes([1; 16]));
+//! # let audience = "https://choir.example".parse()?;
+//! # let salt = Salt::from_bytes([3; 16]).to_string();
+//! # let payload = object! { "title": "plans", "audience": "https://choir.example", "salt": salt };
+//! # let unsigned = Unsigned { audience: &audience, user_id: &alice, id: Id::from_bytes([2; 16]), action_type: "action.create_thread",
+//! #     thread_id, timestamp: now, seen: None, payload: &payload };
+//! # let limits = ThreadLimits::default();
+//! let mut waiting = vec![SignedAction::sign(unsigned, &secret)?];
+//! let mut state = None;
+//! while !waiting.is_empty() {
+//!     let mut batch = Batch::on(thread_id, state.clone());
+//!     let mut answers = Vec::new();
+//!     while let Some(action) = waiting.first() {
+//!         let context = Context { author: &alice, key: &key, audience: &audience, now, limits: &limits,
+//!             audiences: std::slice::from_ref(&audience), agent_issuers: &[] };
+//!         // From the log, at the batch's base: `targets(action)`, and the root at `seen`.
+//!         let lookups = Lookups::default();
+//!         match batch.decide(action, &context, lookups) {
+//!             // Specs are due: this action and all after it wait for the next batch.
+//!             Step::Later => break,
+//!             answer => answers.push((waiting.remove(0), answer)),
+//!         }
+//!     }
+//!     if let Some(append) = batch.finish() {
+//!         // Append it here, durably. Where that fails, throw the answers away and decide anew (A10).
+//!         state = Some(append.next);
+//!     }
+//!     // Now send the answers.
+//!     assert!(matches!(answers[0].1, Step::Committed { .. }));
+//! }
+//! # Ok::<(), Box<dyn core::error::Error>>(())
 //! ```
 //!
 //! Answers, refusals and duplicates included, wait for the batch: they were decided on what it appends (G2). Of a batch that appends nothing they may go at once.

@@ -208,6 +208,10 @@ pub struct Append {
 
 /// How an action is answered that isn't refused.
 #[derive(Debug, Clone, PartialEq)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "made once for an action, and taken apart at once"
+)]
 pub enum Decided {
     /// It is applied by this append: its own entry is the first record.
     Committed(Append),
@@ -887,11 +891,16 @@ impl Draft {
             .unwrap_or_default();
         for spec in open.iter() {
             let Some(thread) = &self.thread else { continue };
+            // Counted from the decisions, which are few, and not for each member anew.
+            let counting = spec
+                .decisions
+                .iter()
+                .filter(|given| thread.is_deciding(&given.user_id));
             let outcome = evaluate(
-                thread.members(),
                 &thread.settings.policy,
                 thread.may_read(&spec.author),
-                |member| spec.decision_of(&member.user_id),
+                thread.deciding().count(),
+                counting.map(|given| given.decision),
             );
             if let Some(outcome) = outcome {
                 self.resolve(spec, outcome)?;

@@ -7,80 +7,51 @@ pub fn is_deciding(member: &Member, policy: &Policy) -> bool {
     member.role.is_co_author() && member.joined && (policy.agents_decide || !member.agent)
 }
 
-/// What S7 counts for one spec.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Tally {
-    /// n: the deciding co-authors.
-    pub deciding: u64,
-    /// a: how many of them approve.
-    pub approvals: u64,
-    /// d: how many of them deny.
-    pub denials: u64,
-}
-
-impl Tally {
-    /// Counts, among the deciding co-authors, the last decision of each on the current revision (S6). A `request_changes` counts as neither.
-    pub fn of<'a>(
-        members: impl IntoIterator<Item = &'a Member>,
-        policy: &Policy,
-        decision_of: impl Fn(&Member) -> Option<Decision>,
-    ) -> Self {
-        let mut tally = Self::default();
-        for member in members
-            .into_iter()
-            .filter(|member| is_deciding(member, policy))
-        {
-            tally.deciding += 1;
-            match decision_of(member) {
-                Some(Decision::Approve) => tally.approvals += 1,
-                Some(Decision::Deny) => tally.denials += 1,
-                Some(Decision::RequestChanges) | None => {}
-            }
-        }
-        tally
-    }
-
-    /// What the policy makes of the count; none while it is open.
-    pub fn outcome(self, approval: Approval) -> Option<Outcome> {
-        let Self {
-            deciding: n,
-            approvals: a,
-            denials: d,
-        } = self;
-        // With n = 0 nothing is approved or denied.
-        if n == 0 {
-            return None;
-        }
-        let at_least = |k: u64| {
-            let needed = k.min(n);
-            (a >= needed, n.saturating_sub(d) < needed)
-        };
-        let (approved, denied) = match approval {
-            Approval::AtLeast(k) => at_least(k),
-            Approval::Unanimous => at_least(n),
-            Approval::Any => at_least(1),
-            Approval::Majority => (a * 2 > n, d * 2 >= n),
-        };
-        // Approval is tested first.
-        if approved {
-            Some(Outcome::Approved)
-        } else if denied {
-            Some(Outcome::Denied)
-        } else {
-            None
-        }
-    }
-}
-
-/// How a spec ends by this evaluation; none where it stays open. `author_left` is tested first (S7, S8).
-pub fn evaluate<'a>(
-    members: impl IntoIterator<Item = &'a Member>,
+/// How a spec ends by this evaluation; none where it stays open. `n` is the number of deciding co-authors, `decisions` the last one of each of them on the current
+/// revision (S6). `author_left` is tested first (S7, S8).
+pub fn evaluate(
     policy: &Policy,
     author_may_read: bool,
-    decision_of: impl Fn(&Member) -> Option<Decision>,
+    n: usize,
+    decisions: impl IntoIterator<Item = Decision>,
 ) -> Option<Outcome> {
     if !author_may_read {
         return Some(Outcome::AuthorLeft);
     }
-    Tally::of(members, policy, decision_of).outcome(policy.approval)
+    let (mut approvals, mut denials) = (0, 0);
+    for decision in decisions {
+        match decision {
+            Decision::Approve => approvals += 1,
+            Decision::Deny => denials += 1,
+            // It counts as neither.
+            Decision::RequestChanges => {}
+        }
+    }
+    decided(policy.approval, n, approvals, denials)
+}
+
+/// What the policy makes of a approvals and d denials among n deciding co-authors.
+fn decided(approval: Approval, n: usize, a: usize, d: usize) -> Option<Outcome> {
+    // With n = 0 nothing is approved or denied.
+    if n == 0 {
+        return None;
+    }
+    let at_least = |k: usize| {
+        let needed = k.min(n);
+        (a >= needed, n.saturating_sub(d) < needed)
+    };
+    let (approved, denied) = match approval {
+        Approval::AtLeast(k) => at_least(usize::try_from(k).unwrap_or(usize::MAX)),
+        Approval::Unanimous => at_least(n),
+        Approval::Any => at_least(1),
+        Approval::Majority => (a > n - a.min(n), d >= n - d.min(n)),
+    };
+    // Approval is tested first.
+    if approved {
+        Some(Outcome::Approved)
+    } else if denied {
+        Some(Outcome::Denied)
+    } else {
+        None
+    }
 }

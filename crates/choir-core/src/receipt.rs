@@ -25,7 +25,7 @@ use choir_protocol::thread::{Decision, Member, Outcome, Policy, Role, Visibility
 use serde::{Deserialize, Serialize};
 
 use crate::apply::{ApplyError, Resolved, apply, read};
-use crate::evaluate::evaluate;
+use crate::evaluate::{evaluate, is_deciding};
 use crate::record::Record;
 use crate::thread::Thread;
 
@@ -615,13 +615,15 @@ impl<'a> Replay<'a> {
         let given = if entry.timestamp >= spec.expires_at {
             Some(Outcome::Expired)
         } else {
-            let decision_of = |member: &Member| spec.decisions.get(&member.user_id).copied();
-            evaluate(
-                self.members.values(),
-                &self.policy,
-                self.may_read(&spec.author),
-                decision_of,
-            )
+            let counts = |user: &UserId| {
+                self.members
+                    .get(user)
+                    .is_some_and(|member| is_deciding(member, &self.policy))
+            };
+            let n = self.members.keys().filter(|user| counts(user)).count();
+            let decisions = spec.decisions.iter().filter(|(user, _)| counts(user));
+            let decisions = decisions.map(|(_, decision)| *decision);
+            evaluate(&self.policy, self.may_read(&spec.author), n, decisions)
         };
         if given == Some(says) {
             Ok(())

@@ -312,6 +312,9 @@ fn views_show_what_they_may(w: &World) {
     }
 }
 
+/// Spec, author, current hash, expiry, decisions.
+type Proposal = (Id, String, String, u64, BTreeMap<String, String>);
+
 /// S3 and S7 to S9, written a second time and as plainly as can be: given what people did, what must the server have appended?
 #[derive(Default)]
 struct Oracle {
@@ -319,8 +322,7 @@ struct Oracle {
     members: Vec<(String, String, bool, bool)>,
     public: bool,
     policy: Option<Object>,
-    /// Spec, author, current hash, expiry, decisions.
-    specs: Vec<(Id, String, String, u64, BTreeMap<String, String>)>,
+    specs: Vec<Proposal>,
     /// What must follow next.
     due: Vec<String>,
 }
