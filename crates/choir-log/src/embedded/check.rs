@@ -31,6 +31,8 @@ pub struct Report {
     pub entries: u64,
     /// How many of their bodies are erased (L6).
     pub erased: u64,
+    /// How many redacted bodies still stand, wholly or in part: what a crash left before they were overwritten. The next opening does that.
+    pub unerased: u64,
     /// Everything that doesn't hold, in the order of the log.
     pub damage: Vec<Damage>,
     /// Where the log is torn, which the next opening cuts: nothing behind it was acknowledged.
@@ -85,6 +87,7 @@ struct Missing {
     segment: u32,
     offset: u64,
     batch: u64,
+    zero: bool,
 }
 
 impl Check<'_> {
@@ -149,7 +152,7 @@ impl Check<'_> {
                         self.damage(number, offset, &format!("the body of entry {} of thread {thread} does not have its hash", record.seq));
                     }
                 } else {
-                    self.missing.insert((thread, record.seq), Missing { segment: number, offset, batch: position.batch });
+                    self.missing.insert((thread, record.seq), Missing { segment: number, offset, batch: position.batch, zero: raw.body_is_zero() });
                 }
             }
         }
@@ -161,11 +164,11 @@ impl Check<'_> {
                             self.record(facts.thread, record, number, u64::from(location.extent.offset));
                         }
                         for (erased, _) in &facts.erase {
-                            if self.missing.remove(&(facts.thread, *erased)).is_some() {
-                                self.report.erased += 1;
-                            } else {
-                                // It is there, and has yet to be overwritten: the next opening does it.
-                                tracing::debug!(%erased, thread = %facts.thread, "a redacted body stands in the log");
+                            match self.missing.remove(&(facts.thread, *erased)) {
+                                Some(Missing { zero: true, .. }) => self.report.erased += 1,
+                                Some(_) => self.report.unerased += 1,
+                                // A body that isn't missing is there, unless its frame was lost.
+                                None => self.report.unerased += u64::from(matches!(self.threads.get(&facts.thread), Some(Some(_)))),
                             }
                         }
                     }
@@ -196,7 +199,7 @@ impl Check<'_> {
 
     fn finish(mut self) -> Report {
         let missing = std::mem::take(&mut self.missing);
-        for ((thread, seq), Missing { segment, offset, batch }) in missing {
+        for ((thread, seq), Missing { segment, offset, batch, .. }) in missing {
             if batch == self.last.batch && self.report.torn.is_none() {
                 let start = u64::from(self.last.start);
                 self.report.torn = Some((self.paths.segment(segment), start));
