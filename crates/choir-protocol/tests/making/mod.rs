@@ -1,6 +1,10 @@
 //! The vectors that this crate makes, as the text of their files. Shared by the program that writes
 //! them and the test that compares them, so that neither can drift.
 #![allow(
+    dead_code,
+    reason = "each program and test that includes this uses another part of it"
+)]
+#![allow(
     clippy::unwrap_used,
     reason = "what can't be unwrapped would be no vector"
 )]
@@ -12,6 +16,7 @@ mod entries;
 mod json;
 pub(crate) mod log;
 pub(crate) mod merkle;
+pub(crate) mod messages;
 mod ranges;
 mod signing;
 
@@ -27,6 +32,7 @@ pub(crate) fn files() -> Vec<(&'static str, String)> {
         ("entries.json", file(entries::cases())),
         ("json.json", file(json::cases())),
         ("merkle.json", file(merkle::cases())),
+        ("messages.json", file(messages::cases())),
         ("ranges.json", file(ranges::cases())),
         ("signing.json", file(signing::cases())),
     ]
@@ -34,10 +40,10 @@ pub(crate) fn files() -> Vec<(&'static str, String)> {
 
 /// One case: what goes in, and what must come out.
 pub(crate) struct Case {
-    name: String,
+    pub(crate) name: String,
     rules: &'static [&'static str],
-    input: Object,
-    output: Object,
+    pub(crate) input: Object,
+    pub(crate) output: Object,
 }
 
 impl Case {
