@@ -393,7 +393,7 @@ impl Client {
     /// A new name for a message that is being written: the stream's and then the message's (V4).
     pub fn new_message_id(&self) -> Id {
         let now = self.handle.shared.now();
-        self.handle.shared.lock().machine.entropy().id(now.unix)
+        self.handle.shared.lock().machine.entropy().id(now.wall)
     }
 
     /// Makes a thread and returns its name.
@@ -405,7 +405,7 @@ impl Client {
         let (thread_id, salt) = {
             let mut core = self.handle.shared.lock();
             let entropy = core.machine.entropy();
-            (entropy.thread_id(now.unix), entropy.salt())
+            (entropy.thread_id(now.wall), entropy.salt())
         };
         let action = thread.action(self.handle.shared.audience.clone(), salt);
         self.act_typed(thread_id, &action).await?;

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use choir_core::client::session::Machine;
-use choir_core::client::{Error, Event, Input, Now, Output, Reply, State, Update};
+use choir_core::client::{Error, Event, Input, Monotonic, Now, Output, Reply, State, Update};
 use choir_protocol::ids::{Audience, Id, ThreadId, Timestamp};
 use choir_protocol::message::{Mode, Receipt};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, broadcast, oneshot, watch};
@@ -107,21 +107,21 @@ impl Shared {
             .duration_since(UNIX_EPOCH)
             .map_or(0, |since| since.as_millis());
         Now {
-            monotonic_ms: self.monotonic_ms(Instant::now()),
-            unix: Timestamp::saturating(u64::try_from(unix).unwrap_or(u64::MAX)),
+            monotonic: self.monotonic(Instant::now()),
+            wall: Timestamp::saturating(u64::try_from(unix).unwrap_or(u64::MAX)),
         }
     }
 
-    fn monotonic_ms(&self, instant: Instant) -> u64 {
+    fn monotonic(&self, instant: Instant) -> Monotonic {
         let elapsed = instant.saturating_duration_since(self.started).as_millis();
-        u64::try_from(elapsed).unwrap_or(u64::MAX)
+        Monotonic::from_ms(u64::try_from(elapsed).unwrap_or(u64::MAX))
     }
 
     /// When the machine wants to be woken.
     pub(crate) fn wake_at(&self) -> Option<Instant> {
         let at = self.lock().machine.wake_at()?;
         self.started
-            .checked_add(std::time::Duration::from_millis(at))
+            .checked_add(std::time::Duration::from_millis(at.as_ms()))
     }
 
     /// Hands an input to the machine.

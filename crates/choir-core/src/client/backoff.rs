@@ -17,6 +17,11 @@ pub(super) struct Backoff {
 }
 
 impl Backoff {
+    /// A count that goes on after so many tries.
+    pub(super) const fn after(attempt: u32) -> Self {
+        Self { attempt }
+    }
+
     /// How many tries failed in a row.
     pub(super) const fn attempt(self) -> u32 {
         self.attempt

@@ -38,13 +38,13 @@ impl Entropy {
     }
 
     /// A new message's id (UUID version 7).
-    pub fn id(&mut self, unix: Timestamp) -> Id {
-        Id::v7(unix.get(), self.bytes())
+    pub fn id(&mut self, wall: Timestamp) -> Id {
+        Id::v7(wall.get(), self.bytes())
     }
 
     /// A new thread's id (S1).
-    pub fn thread_id(&mut self, unix: Timestamp) -> ThreadId {
-        ThreadId::v7(unix.get(), self.bytes())
+    pub fn thread_id(&mut self, wall: Timestamp) -> ThreadId {
+        ThreadId::v7(wall.get(), self.bytes())
     }
 
     /// A salt (L4).

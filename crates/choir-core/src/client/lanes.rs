@@ -122,7 +122,7 @@ pub(super) enum Refusal {
     /// It stays in its lane and is sent again.
     Again,
     /// It left its lane.
-    GivenUp(Queued),
+    GivenUp,
 }
 
 impl Lanes {
@@ -251,7 +251,7 @@ impl Lanes {
             }
             Some(Refusal::Again)
         } else {
-            self.remove(id).map(Refusal::GivenUp)
+            self.remove(id).map(|_| Refusal::GivenUp)
         }
     }
 
@@ -272,10 +272,34 @@ impl Lanes {
         true
     }
 
-    /// Holds a thread's lane until its replica is level again (K4), or lets it go on.
-    pub(super) fn hold_for_sync(&mut self, thread_id: ThreadId, hold: bool) {
+    /// How often in a row an action was refused, and may be tried again.
+    pub(super) fn refusals(&self, id: Id) -> u32 {
+        self.thread_of(id)
+            .and_then(|thread_id| self.lanes.get(&thread_id))
+            .and_then(|lane| lane.actions.iter().find(|action| action.id == id))
+            .map_or(0, |action| action.refusals)
+    }
+
+    /// Holds a thread's lane until its replica is level again (K4).
+    pub(super) fn hold_for_sync(&mut self, thread_id: ThreadId) {
         if let Some(lane) = self.lanes.get_mut(&thread_id) {
-            lane.hold_for_sync = hold;
+            lane.hold_for_sync = true;
+        }
+    }
+
+    /// Lets a lane go on that was held: its replica is level again, or there is none any longer.
+    pub(super) fn release_after_sync(&mut self, thread_id: ThreadId, seen: Option<Cursor>) {
+        if let Some(lane) = self.lanes.get_mut(&thread_id)
+            && core::mem::take(&mut lane.hold_for_sync)
+        {
+            self.sign_anew(thread_id, Some(seen));
+        }
+    }
+
+    /// Every action is signed anew: there is another key.
+    pub(super) fn sign_all_anew(&mut self) {
+        for action in self.lanes.values_mut().flat_map(|lane| &mut lane.actions) {
+            action.signed = None;
         }
     }
 

@@ -12,7 +12,7 @@
 //! of a connection: what they hand over waits for one.
 //!
 //! ```
-//! use choir_core::client::{Config, Credentials, Input, Now, Output, session::Machine};
+//! use choir_core::client::{Config, Credentials, Input, Monotonic, Now, Output, session::Machine};
 //! use choir_protocol::ids::Timestamp;
 //! use choir_protocol::key::SecretKey;
 //!
@@ -23,7 +23,7 @@
 //! let credentials = Credentials { key: SecretKey::from_seed(&[1; 32]).into(), token: None };
 //! let mut machine = Machine::new(config, credentials, [2; 32]);
 //!
-//! let now = Now { monotonic_ms: 0, unix: Timestamp::saturating(1_764_000_000_000) };
+//! let now = Now { monotonic: Monotonic::from_ms(0), wall: Timestamp::saturating(1_764_000_000_000) };
 //! machine.start(now);
 //! let mut dial = false;
 //! while let Some(output) = machine.poll() {
@@ -52,8 +52,9 @@ mod types;
 pub mod view;
 
 pub use entropy::Entropy;
+pub use crate::session::{Monotonic, Now};
 pub use error::{Code, Error};
 pub use types::{
-    Config, Credentials, Event, Input, Lost, Notice, Now, Output, Reply, Request, State,
+    Config, Credentials, Event, Input, Lost, Notice, Output, Reply, Request, State,
     SubscribeOptions, Token, Update,
 };

@@ -6,7 +6,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use choir_protocol::entry::Entry;
-use choir_protocol::ids::{Audience, ClientId, Id, LogId, Seq, ThreadId, Timestamp, UserId};
+use choir_protocol::ids::{Audience, ClientId, Id, LogId, Seq, ThreadId, UserId};
 use choir_protocol::key::{PublicKey, SecretKey};
 use choir_protocol::message::{
     ApprovalRequest, CheckpointNote, Marked, Members, Mode, NewApproval, NewMessage, PageRequest,
@@ -18,15 +18,6 @@ use choir_protocol::thread::Stream;
 
 use super::error::Error;
 use super::replica::{Finding, Retain};
-
-/// A moment, by both clocks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Now {
-    /// Milliseconds of a clock that never goes back: for waiting.
-    pub monotonic_ms: u64,
-    /// The time of day: for what is signed and sent.
-    pub unix: Timestamp,
-}
 
 /// Who the client is.
 #[derive(Debug, Clone)]
@@ -310,6 +301,8 @@ pub enum Update {
     Level {
         /// The cursor.
         cursor: Seq,
+        /// What is still hidden that may be seen (L8).
+        findings: Vec<Finding>,
     },
     /// A page of history was put before what is held (Y11).
     History {
