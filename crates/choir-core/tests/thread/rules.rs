@@ -520,6 +520,26 @@ fn s7_who_joins_by_any_entry_starts_an_evaluation() {
 }
 
 #[test]
+fn s7_who_joins_again_brings_their_decision_back() {
+    let mut w = World::with(r#"{"approval": {"at_least": 2}}"#, &[BOB, DORA]);
+    let spec = w.proposes(CAROL, "an idea");
+    w.approves(BOB, spec).ok();
+    w.removes(ALICE, BOB).ok();
+    w.adds(ALICE, BOB, Role::CoAuthor).ok();
+    w.approves(ALICE, spec).ok();
+    assert_eq!(
+        w.last(),
+        ["approval_given"],
+        "Bob is invited, and counts in no vote"
+    );
+    w.posts(BOB, "back again").ok();
+    assert_eq!(
+        w.last(),
+        ["message_posted", "spec_resolved approved", "message_posted"]
+    );
+}
+
+#[test]
 fn s7_a_policy_that_changes_is_at_once_in_force() {
     let mut w = World::with(UNANIMOUS, &[BOB, DORA]);
     let spec = w.proposes(CAROL, "an idea");
@@ -629,6 +649,22 @@ fn s9_an_approved_authors_admission_follows_the_message() {
         (Role::CoAuthor, true)
     );
     w.posts(CAROL, "published at once").ok();
+}
+
+#[test]
+fn s9_who_is_admitted_has_joined_even_who_was_only_invited() {
+    let mut w = World::new();
+    let settings =
+        r#"{"visibility": "public", "policy": {"approval": "any", "admit_authors": true}}"#;
+    w.creates_with(ALICE, settings).ok();
+    let spec = w.proposes(EMIL, "as a stranger");
+    w.adds(ALICE, EMIL, Role::Reader).ok();
+    assert!(!w.member(EMIL).joined);
+    w.approves(ALICE, spec).ok();
+    assert_eq!(
+        (w.member(EMIL).role, w.member(EMIL).joined),
+        (Role::CoAuthor, true)
+    );
 }
 
 #[test]
@@ -1886,6 +1922,28 @@ fn k7_who_left_and_came_back_counts_by_their_second_joining() {
     w.approves(BOB, spec).ok();
     w.approves(ALICE, spec).ok();
     assert_eq!(receipt_of(&w, spec).verify(None).fails, vec![]);
+}
+
+#[test]
+fn k7_decisions_on_an_earlier_revision_dont_count() {
+    let mut w = World::with(r#"{"approval": {"at_least": 2}}"#, &[BOB, DORA]);
+    let spec = w.proposes(CAROL, "an idea");
+    w.approves(BOB, spec).ok();
+    w.revises(CAROL, spec, "a better one").ok();
+    w.approves(DORA, spec).ok();
+    w.approves(ALICE, spec).ok();
+    let mut receipt = receipt_of(&w, spec);
+    assert_eq!(receipt.verify(None).fails, vec![]);
+    let last = receipt
+        .entries
+        .iter()
+        .rposition(|proved| proved.entry.kind == Kind::ApprovalGiven);
+    receipt.entries.remove(last.expect("Alice's"));
+    let (given, says) = (None, Outcome::Approved);
+    assert_eq!(
+        receipt.verify(None).fails,
+        vec![Failure::Outcome { given, says }]
+    );
 }
 
 #[test]
