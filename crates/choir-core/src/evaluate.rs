@@ -44,7 +44,7 @@ fn decided(approval: Approval, n: usize, a: usize, d: usize) -> Option<Outcome> 
         Approval::AtLeast(k) => at_least(usize::try_from(k).unwrap_or(usize::MAX)),
         Approval::Unanimous => at_least(n),
         Approval::Any => at_least(1),
-        Approval::Majority => (a > n - a.min(n), d >= n - d.min(n)),
+        Approval::Majority => (a.saturating_mul(2) > n, d.saturating_mul(2) >= n),
     };
     // Approval is tested first.
     if approved {

@@ -140,6 +140,10 @@ impl Saved {
     }
 
     fn into_thread(self) -> Result<Thread, SavedError> {
+        // What counts entries can't be above their number, and so never overflows.
+        if self.messages > self.size.get() {
+            return Err(SavedError::Impossible);
+        }
         let peaks = Peaks::from_parts(self.size.get(), self.peaks).ok_or(SavedError::Impossible)?;
         let specs = self
             .specs
