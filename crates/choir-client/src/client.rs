@@ -96,29 +96,27 @@ pub struct Posted {
 }
 
 impl Client {
-    /// Connects and authenticates, and returns once there is a session. From then on the client reconnects by itself.
+    /// Connects and authenticates: returns once there is a session. From then on the client reconnects by itself. The first connection is tried once, so
+    /// that a wrong address or key shows at once; [`Client::start`] goes on trying.
     ///
     /// # Errors
-    /// `ConnectionLost` where there was no session within [`Config::connect_timeout`], `AuthenticationFailed` where the server didn't accept who this is, and
-    /// what is wrong with the configuration. Nothing goes on in the background then.
+    /// `ConnectionLost` where there is no server, or no session in time; `AuthenticationFailed` where the server doesn't accept who this is; and what is wrong
+    /// with the configuration. Nothing goes on in the background then.
     pub async fn connect(config: Config) -> Result<Self, Error> {
-        let limit = config.connect_timeout;
         let client = Self::start(config)?;
         let mut state = client.state();
-        let arrived = state.wait_for(|state| {
-            state.is_authenticated() || matches!(state, State::Disconnected)
-        });
-        let reached = timeout(limit, arrived).await;
-        let authenticated = matches!(&reached, Ok(Ok(state)) if state.is_authenticated());
-        drop(reached);
+        let authenticated = state
+            .wait_for(|state| !matches!(state, State::Connecting))
+            .await
+            .is_ok_and(|state| state.is_authenticated());
         if authenticated {
             return Ok(client);
         }
         let known = client.handle.shared.lock().last_error.take();
-        Err(known.unwrap_or_else(|| Error::connection_lost("no session in time")))
+        Err(known.unwrap_or_else(|| Error::connection_lost("the connection ended before there was a session")))
     }
 
-    /// Starts a client without waiting for its session: what is handed over waits for one.
+    /// Starts a client without waiting for its session: it tries until there is one, and what is handed over waits for it.
     ///
     /// # Errors
     /// What is wrong with the configuration.

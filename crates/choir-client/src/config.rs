@@ -105,7 +105,7 @@ impl Config {
         self
     }
 
-    /// How long a connection may take from dialling to the session, and how long [`Client::connect`](crate::Client::connect) tries. 20 s.
+    /// How long a connection may take from dialling to the session. 20 s.
     #[must_use]
     pub const fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
@@ -152,6 +152,9 @@ impl Config {
         let invalid =
             |why: String| Error::wire(ErrorCode::InvalidMessage, format!("{}: {why}", self.url));
         let endpoint = Endpoint::of_url(&self.url).map_err(|why| invalid(why.to_owned()))?;
+        self.connector
+            .check(&endpoint)
+            .map_err(|error| invalid(error.to_string()))?;
         let audience = match &self.audience {
             Some(audience) => audience.clone(),
             None => Audience::of_url(&self.url).map_err(|error| invalid(error.to_string()))?,

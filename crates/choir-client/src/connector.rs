@@ -16,6 +16,15 @@ pub type Connecting<'a> =
 
 /// Opens byte streams to a server. The client upgrades them to WebSocket itself, so that tests and simulations can hand it pipes, and TLS a wrapped socket.
 pub trait Connector: Send + Sync + 'static {
+    /// Whether it could ever open one to this endpoint. Asked once, so that what can't work fails at once.
+    ///
+    /// # Errors
+    /// Why not, and the way out.
+    fn check(&self, endpoint: &Endpoint) -> io::Result<()> {
+        let _ = endpoint;
+        Ok(())
+    }
+
     /// Opens one. Called again for each connection; the client bounds how long it may take.
     fn connect<'a>(&'a self, endpoint: &'a Endpoint) -> Connecting<'a>;
 }
@@ -92,14 +101,20 @@ impl Endpoint {
 pub struct TcpConnector;
 
 impl Connector for TcpConnector {
+    fn check(&self, endpoint: &Endpoint) -> io::Result<()> {
+        if endpoint.secure {
+            return Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                "this build has no TLS: use ws:// (on loopback or behind a tunnel), or bring a Connector that encrypts",
+            ));
+        }
+        Ok(())
+    }
+
     fn connect<'a>(&'a self, endpoint: &'a Endpoint) -> Connecting<'a> {
         Box::pin(async move {
-            if endpoint.secure {
-                return Err(io::Error::new(
-                    io::ErrorKind::Unsupported,
-                    "this build has no TLS: use ws:// (on loopback or behind a tunnel), or bring a Connector that encrypts",
-                ));
-            }
+            // Never in the clear what was to be encrypted.
+            self.check(endpoint)?;
             let stream = TcpStream::connect((endpoint.host.as_str(), endpoint.port)).await?;
             // Messages are written whole: waiting for more to send would only delay them.
             stream.set_nodelay(true)?;
