@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use choir_core::session::connection::{Config, Fresh, Grant, Opened, SessionRequest, Submission};
 use choir_core::session::sequence::{Answer, Sequence};
-use choir_core::session::subscription::{CursorCheck, Due, Options, Sight};
+use choir_core::session::subscription::{CursorCheck, Due, Options, Sight, Subscription};
 use choir_core::session::{Connection, Input, Monotonic, Now, Output};
 use choir_core::view::Streams;
 use choir_protocol::action::{SignedAction, Unsigned};
@@ -56,6 +56,7 @@ impl World {
                 "http://localhost:7400".parse().unwrap(),
                 AUDIENCE.parse().unwrap(),
             ],
+            authentication_ms: 10_000,
         };
         let fresh = Fresh {
             connection_id: ConnectionId::from_bytes([2; 16]),
@@ -585,4 +586,68 @@ fn y9_an_ack_beyond_what_was_sent_is_ignored() {
     assert_eq!(subscription.acknowledge(Seq::new(5).unwrap()), None);
     assert_eq!(subscription.acknowledge(Seq::new(4).unwrap()), Seq::new(4));
     assert_eq!(subscription.lag(), 0);
+}
+
+fn subscribed_completely_before_a_widening() -> (Subscription, Sight) {
+    let options = Options {
+        streams: Streams::ALL,
+        mode: Mode::Full,
+        history: 0,
+        verify: false,
+        complete: true,
+    };
+    let sight = Sight {
+        head: Seq::saturating(9),
+        may_read: true,
+        widened_at: Seq::saturating(5),
+    };
+    let cursor = Cursor {
+        seq: Seq::saturating(3),
+        root: Hash::EMPTY,
+    };
+    let check = CursorCheck::Holds(cursor);
+    let subscription = Subscription::begin(
+        ThreadId::from_bytes([5; 16]),
+        options,
+        false,
+        check,
+        sight,
+        None,
+        100,
+    );
+    (subscription, sight)
+}
+
+#[test]
+fn y8_complete_gets_all_entries_up_to_a_widening_then_the_snapshot_there_then_the_rest() {
+    let (mut subscription, sight) = subscribed_completely_before_a_widening();
+    let seq = Seq::saturating;
+    let range = |after, to| Due::Range {
+        after: seq(after),
+        to: seq(to),
+    };
+    assert_eq!(subscription.due(sight, 100), range(3, 5));
+    subscription.sent_range(seq(5), sight.head);
+    let reason = SnapshotReason::ViewChanged;
+    assert_eq!(subscription.due(sight, 100), Due::Snapshot(reason));
+    assert_eq!(subscription.snapshot_at(reason, sight.head), seq(5));
+    subscription.sent_snapshot(seq(5), sight.head);
+    assert_eq!(subscription.due(sight, 100), range(5, 9));
+    assert!(!subscription.was_level());
+    subscription.sent_range(seq(9), sight.head);
+    assert_eq!(subscription.due(sight, 100), Due::Nothing);
+    assert!(subscription.was_level());
+}
+
+#[test]
+fn y5_who_fell_behind_gets_a_snapshot_unless_they_get_every_entry() {
+    let (mut subscription, sight) = subscribed_completely_before_a_widening();
+    subscription.fell_behind();
+    assert!(matches!(subscription.due(sight, 100), Due::Range { .. }));
+    subscription.options.complete = false;
+    subscription.fell_behind();
+    assert_eq!(
+        subscription.due(sight, 100),
+        Due::Snapshot(SnapshotReason::TooFarBehind)
+    );
 }

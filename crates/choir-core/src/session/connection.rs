@@ -34,7 +34,7 @@ use super::subscription::{CursorCheck, Due, Options, Sight, Subscription};
 use super::{Monotonic, Now};
 use crate::view::Streams;
 
-/// How long a connection may take to authenticate (C2).
+/// How long a connection may take to authenticate, unless it is configured (C2).
 pub const AUTH_WITHIN_MS: u64 = 10_000;
 /// The failure at which a connection is closed (C6).
 const MAX_AUTH_FAILURES: u8 = 3;
@@ -54,6 +54,8 @@ pub struct Config {
     pub heartbeat: HeartbeatTimes,
     /// The audiences that signatures may be made for (C4).
     pub audiences: Vec<Audience>,
+    /// How long a connection may take to authenticate (C2): [`AUTH_WITHIN_MS`].
+    pub authentication_ms: u64,
 }
 
 /// What is random or unique about one connection: made by the shell, from a source that nobody can guess.
@@ -260,6 +262,8 @@ pub struct Connection {
     outputs: VecDeque<Output>,
     bad_in_a_row: u8,
     auth_failures: u8,
+    /// Whether the shell holds back what it has read, or doesn't read.
+    held: bool,
 }
 
 #[derive(Debug)]
@@ -302,16 +306,17 @@ impl Connection {
     /// A connection that was just accepted: `control.hello` is its first output (C1).
     pub fn new(config: Arc<Config>, fresh: Fresh, now: Now) -> Self {
         let mut this = Self {
-            config,
             connection_id: fresh.connection_id,
             challenge: fresh.challenge,
             ids: fresh.seed,
             phase: Phase::AwaitAuth {
-                until: now.monotonic.plus_ms(AUTH_WITHIN_MS),
+                until: now.monotonic.plus_ms(config.authentication_ms),
             },
+            config,
             outputs: VecDeque::new(),
             bad_in_a_row: 0,
             auth_failures: 0,
+            held: false,
         };
         let hello = Hello {
             protocol: PROTOCOL.into(),
@@ -409,6 +414,15 @@ impl Connection {
         }
     }
 
+    /// The shell says that it holds back what comes from the client for reasons of its own, or that it does so no longer: while it does, the pong can't be heard,
+    /// and isn't late (C9).
+    pub fn hold(&mut self, now: Now, held: bool) {
+        if self.held != held {
+            self.held = held;
+            self.pace(now);
+        }
+    }
+
     /// How many actions wait for their answers.
     pub fn in_flight(&self) -> usize {
         match &self.phase {
@@ -474,7 +488,7 @@ impl Connection {
         let events_only = opened.options.mode == choir_protocol::message::Mode::Events;
         let seq = match due {
             _ if events_only => head,
-            Due::Snapshot(_) => head,
+            Due::Snapshot(reason) => subscription.snapshot_at(reason, head),
             Due::Nothing | Due::Range { .. } | Due::Lost { .. } => subscription.cursor(),
         };
         let mut streams = [Stream::Updates].to_vec();
@@ -619,7 +633,7 @@ impl Connection {
 
     /// Tells the heartbeat whether the server reads, and ends a drain once everything is answered.
     fn pace(&mut self, now: Now) {
-        let reads = self.reads();
+        let reads = self.reads() && !self.held;
         if let Phase::Live(live) = &mut self.phase {
             live.heartbeat.reading(reads, now.monotonic);
             if live.draining && live.sequence.in_flight() == 0 {

@@ -133,6 +133,12 @@ impl Subscription {
                 cursor.seq,
                 too_far(cursor.seq, sight.head, options, max_replay),
             ),
+            // Every entry is sent: first those up to the widening, then the snapshot that stands there.
+            CursorCheck::Holds(cursor)
+                if options.complete && cursor.seq < sight.widened_at && !asks_more =>
+            {
+                (cursor.seq, None)
+            }
             CursorCheck::Holds(cursor) if cursor.seq < sight.widened_at || asks_more => {
                 (cursor.seq, Some(SnapshotReason::ViewChanged))
             }
@@ -147,7 +153,11 @@ impl Subscription {
             by_all,
             cursor,
             acknowledged: cursor,
-            widening_held: sight.widened_at,
+            widening_held: if options.complete && cursor > Seq::ZERO {
+                sight.widened_at.min(cursor)
+            } else {
+                sight.widened_at
+            },
             snapshot_due: snapshot_due.filter(|_| options.mode == Mode::Full),
             level_once: false,
         }
@@ -192,12 +202,28 @@ impl Subscription {
         self.level_once |= self.cursor >= head;
     }
 
+    /// As of which entry a snapshot is due: the head, but where every entry is sent the one that the client has come to (Y8).
+    pub fn snapshot_at(&self, reason: SnapshotReason, head: Seq) -> Seq {
+        if self.options.complete && reason == SnapshotReason::ViewChanged {
+            self.cursor
+        } else {
+            head
+        }
+    }
+
     /// A snapshot was sent, as of `at`.
-    pub fn sent_snapshot(&mut self, at: Seq) {
+    pub fn sent_snapshot(&mut self, at: Seq, head: Seq) {
         self.cursor = at;
         self.snapshot_due = None;
         self.widening_held = self.widening_held.max(at);
-        self.level_once = true;
+        self.level_once |= at >= head;
+    }
+
+    /// What the client would have to be sent is too much (Y5's 4 MiB): a snapshot is due instead, unless every entry is to be sent.
+    pub fn fell_behind(&mut self) {
+        if !self.options.complete && self.options.mode == Mode::Full {
+            self.snapshot_due = Some(SnapshotReason::TooFarBehind);
+        }
     }
 
     /// The client's cursor, as far as was sent.
