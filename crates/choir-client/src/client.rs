@@ -113,7 +113,9 @@ impl Client {
             return Ok(client);
         }
         let known = client.handle.shared.lock().last_error.take();
-        Err(known.unwrap_or_else(|| Error::connection_lost("the connection ended before there was a session")))
+        Err(known.unwrap_or_else(|| {
+            Error::connection_lost("the connection ended before there was a session")
+        }))
     }
 
     /// Starts a client without waiting for its session: it tries until there is one, and what is handed over waits for it.
@@ -280,12 +282,7 @@ impl Client {
 
     /// A thread that is followed.
     pub fn thread(&self, thread_id: ThreadId) -> Option<ThreadHandle> {
-        let followed = self
-            .handle
-            .shared
-            .lock()
-            .threads
-            .contains_key(&thread_id);
+        let followed = self.handle.shared.lock().threads.contains_key(&thread_id);
         followed.then(|| ThreadHandle::new(self.clone(), thread_id))
     }
 
@@ -317,7 +314,9 @@ impl Client {
     ) -> Result<Pending, Error> {
         let room = Arc::clone(&self.handle.shared.room)
             .try_acquire_owned()
-            .map_err(|_| Error::wire(ErrorCode::Limit, "too many actions wait for their answers"))?;
+            .map_err(|_| {
+                Error::wire(ErrorCode::Limit, "too many actions wait for their answers")
+            })?;
         self.hand_over_into(None, thread_id, action_type, payload, room)
     }
 
@@ -358,7 +357,9 @@ impl Client {
         action_type: &str,
         payload: Object,
     ) -> Result<(Id, Receipt), Error> {
-        let pending = self.hand_over_when_room(None, thread_id, action_type, payload).await?;
+        let pending = self
+            .hand_over_when_room(None, thread_id, action_type, payload)
+            .await?;
         let id = pending.id();
         Ok((id, pending.await?))
     }

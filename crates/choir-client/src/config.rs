@@ -13,8 +13,7 @@ use choir_protocol::key::{PublicKey, SecretKey};
 
 use crate::connector::{Connector, Endpoint, TcpConnector};
 
-type Refresh =
-    dyn Fn(Error) -> Pin<Box<dyn Future<Output = Option<String>> + Send>> + Send + Sync;
+type Refresh = dyn Fn(Error) -> Pin<Box<dyn Future<Output = Option<String>> + Send>> + Send + Sync;
 
 /// What a [`Client`](crate::Client) is made with: a server's URL, a key, and what differs from the defaults.
 ///

@@ -11,8 +11,7 @@ pub trait Transport: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Transport for T {}
 
 /// What a [`Connector`] returns.
-pub type Connecting<'a> =
-    Pin<Box<dyn Future<Output = io::Result<Box<dyn Transport>>> + Send + 'a>>;
+pub type Connecting<'a> = Pin<Box<dyn Future<Output = io::Result<Box<dyn Transport>>> + Send + 'a>>;
 
 /// Opens byte streams to a server. The client upgrades them to WebSocket itself, so that tests and simulations can hand it pipes, and TLS a wrapped socket.
 pub trait Connector: Send + Sync + 'static {
@@ -138,7 +137,10 @@ mod tests {
         assert_eq!(endpoint.path, "/v1/ws?a=b");
         assert_eq!(endpoint.authority, "[::1]");
         assert!(endpoint.secure);
-        assert_eq!(Endpoint::of_url("ws://choir.example").unwrap().path, "/v1/ws");
+        assert_eq!(
+            Endpoint::of_url("ws://choir.example").unwrap().path,
+            "/v1/ws"
+        );
     }
 
     #[test]

@@ -8,9 +8,7 @@ use choir_client::{Cursor, ErrorCode, ThreadHandle};
 use choir_protocol::action::{Action, SignedAction};
 use choir_protocol::canonical::Canonical;
 use choir_protocol::entry::{Body, Entry, Kind, Proof, entry_leaf};
-use choir_protocol::ids::{
-    ConnectionId, Id, LogId, Seq, SessionId, ThreadId, Timestamp, UserId,
-};
+use choir_protocol::ids::{ConnectionId, Id, LogId, Seq, SessionId, ThreadId, Timestamp, UserId};
 use choir_protocol::key::{PublicKey, SecretKey, Signature};
 use choir_protocol::merkle::Peaks;
 use choir_protocol::message::{
@@ -249,7 +247,8 @@ impl Connection<'_> {
             while let Some(event) = decoder.poll().map_err(std::io::Error::other)? {
                 match event {
                     Event::Text(text) => {
-                        let message = FromClient::read(text.as_str()).map_err(std::io::Error::other)?;
+                        let message =
+                            FromClient::read(text.as_str()).map_err(std::io::Error::other)?;
                         if connection.message(message).await?.is_err() {
                             return Ok(());
                         }

@@ -1,4 +1,5 @@
 //! The client over a real socket, against a small server that the tests script: what the machine decides is tested in choir-core, here it is the shell.
+#![allow(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
 mod fake;
 
@@ -59,7 +60,9 @@ async fn a_thread_is_made_followed_and_written_to() {
     let messages: Vec<_> = replica.view().messages().map(|m| m.text()).collect();
     assert_eq!(messages, [Some("hello")]);
     assert_eq!(replica.cursor(), fake.cursor(thread_id));
-    assert!(matches!(&*client.state().borrow(), State::Subscribed(threads) if threads.contains(&thread_id)));
+    assert!(
+        matches!(&*client.state().borrow(), State::Subscribed(threads) if threads.contains(&thread_id))
+    );
     let closed = soon(client.close()).await;
     assert_eq!(closed.unanswered, []);
     assert_eq!(*client.state().borrow(), State::Disconnected);
@@ -101,7 +104,11 @@ async fn an_action_survives_lost_connections_and_is_applied_once() {
     soon(client.post(thread_id, "twice")).await.unwrap();
     fake.level(&thread, 3).await;
     let replica = thread.replica().unwrap();
-    let texts: Vec<_> = replica.view().messages().map(|m| m.text().unwrap().to_owned()).collect();
+    let texts: Vec<_> = replica
+        .view()
+        .messages()
+        .map(|m| m.text().unwrap().to_owned())
+        .collect();
     assert_eq!(texts, ["once", "twice"]);
 }
 
@@ -118,7 +125,8 @@ async fn dropping_the_future_of_an_action_cancels_nothing() {
     {
         let mut post = std::pin::pin!(client.post(thread_id, "dropped"));
         // Polled once: handed over.
-        let waiting = std::future::poll_fn(|cx| std::task::Poll::Ready(post.as_mut().poll(cx).is_pending()));
+        let waiting =
+            std::future::poll_fn(|cx| std::task::Poll::Ready(post.as_mut().poll(cx).is_pending()));
         assert!(waiting.await);
     }
     fake.level(&thread, 2).await;
@@ -231,7 +239,10 @@ async fn a_forged_entry_is_told_and_not_shown() {
         }
     })
     .await;
-    assert!(matches!(&findings[..], [Finding::Forged { .. }]), "{findings:?}");
+    assert!(
+        matches!(&findings[..], [Finding::Forged { .. }]),
+        "{findings:?}"
+    );
     assert_eq!(thread.replica().unwrap().view().messages().len(), 0);
 }
 

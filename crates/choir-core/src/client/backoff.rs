@@ -55,12 +55,20 @@ mod tests {
         {
             let mut waits = alloc::vec::Vec::new();
             for _ in 0..200 {
-                let mut backoff = Backoff { attempt: attempt as u32 };
+                let mut backoff = Backoff {
+                    attempt: attempt as u32,
+                };
                 waits.push(backoff.next_ms(&mut entropy, None));
             }
             assert!(waits.iter().all(|wait| *wait <= bound));
-            assert!(waits.iter().any(|wait| *wait < bound / 4), "low waits occur");
-            assert!(waits.iter().any(|wait| *wait > bound - bound / 4), "high waits occur");
+            assert!(
+                waits.iter().any(|wait| *wait < bound / 4),
+                "low waits occur"
+            );
+            assert!(
+                waits.iter().any(|wait| *wait > bound - bound / 4),
+                "high waits occur"
+            );
         }
         let mut backoff = Backoff { attempt: u32::MAX };
         assert!(backoff.next_ms(&mut entropy, None) <= CAP_MS);

@@ -256,7 +256,12 @@ impl Lanes {
     }
 
     /// A gap (A4): what has no final answer is numbered anew from `expected` on. Whether it was news.
-    pub(super) fn gap(&mut self, thread_id: ThreadId, answered: Option<Id>, expected: ActionSeq) -> bool {
+    pub(super) fn gap(
+        &mut self,
+        thread_id: ThreadId,
+        answered: Option<Id>,
+        expected: ActionSeq,
+    ) -> bool {
         let Some(lane) = self.lanes.get_mut(&thread_id) else {
             return false;
         };

@@ -51,8 +51,8 @@ mod subscription;
 mod types;
 pub mod view;
 
-pub use entropy::Entropy;
 pub use crate::session::{Monotonic, Now};
+pub use entropy::Entropy;
 pub use error::{Code, Error};
 pub use types::{
     Config, Credentials, Event, Input, Lost, Notice, Output, Reply, Request, State,

@@ -706,7 +706,8 @@ impl Replica {
         for erased in self.expected_redactions.values_mut() {
             erased.retain(|entry| entry.seq > floor);
         }
-        self.expected_redactions.retain(|_, erased| !erased.is_empty());
+        self.expected_redactions
+            .retain(|_, erased| !erased.is_empty());
     }
 }
 
@@ -751,9 +752,12 @@ fn check_proof_names(entry: &Entry) -> Result<(), &'static str> {
         (Kind::SpecResolved, _) => Err("the server alone resolves specs"),
         (Kind::Other(_), _) => Ok(()),
         (Kind::MessagePosted, Some("action.revise_spec")) => {
-            let spec = entry
-                .body_value()
-                .map(|value| value.as_object().and_then(|body| body.get("spec")).and_then(|spec| from_value::<Id>(spec).ok()));
+            let spec = entry.body_value().map(|value| {
+                value
+                    .as_object()
+                    .and_then(|body| body.get("spec"))
+                    .and_then(|spec| from_value::<Id>(spec).ok())
+            });
             match spec {
                 Some(spec) if spec != Some(entry.id) => {
                     Err("the revision that was signed belongs to another spec")

@@ -156,9 +156,10 @@ impl Subscription {
     /// How many entries the server doesn't know to be applied.
     fn unacknowledged(&self) -> u64 {
         match (self.phase, self.cursor()) {
-            (Phase::Following { .. }, Some(cursor)) => {
-                cursor.seq.get().saturating_sub(self.acks.acknowledged.get())
-            }
+            (Phase::Following { .. }, Some(cursor)) => cursor
+                .seq
+                .get()
+                .saturating_sub(self.acks.acknowledged.get()),
             _ => 0,
         }
     }

@@ -244,7 +244,10 @@ impl View {
 
     /// The floor above which at most `most` things are held; none where that is so already.
     pub(super) fn floor_to_hold(&self, most: usize) -> Option<Seq> {
-        let surplus = self.held().checked_sub(most).filter(|surplus| *surplus > 0)?;
+        let surplus = self
+            .held()
+            .checked_sub(most)
+            .filter(|surplus| *surplus > 0)?;
         let mut numbers: Vec<Seq> = self.messages.keys().copied().collect();
         numbers.extend(self.late.values().filter_map(Late::oldest));
         numbers.sort_unstable();

@@ -1,13 +1,11 @@
 //! How a client's actions reach the server and get their answers: A2 to A8, K3, K4, R1, R2.
 
-
-
+use crate::support::*;
 use choir_core::client::{Event, SubscribeOptions};
 use choir_protocol::action::SignedAction;
 use choir_protocol::error::{ErrorCode, close};
 use choir_protocol::ids::{Id, Timestamp};
 use choir_protocol::message::{ClientMessage, ServerMessage};
-use crate::support::*;
 
 fn signed(world: &World, id: Id) -> SignedAction {
     world
@@ -203,7 +201,11 @@ fn r2_an_action_is_given_up_after_3_refusals_and_the_next_gets_its_number() {
     assert_eq!(w.sent_actions(), [(1, a), (2, b)], "at once the first time");
     w.refuses(thread(1), a, error(ErrorCode::Internal));
     w.pass(30_000);
-    assert_eq!(w.sent_actions(), [(1, a), (2, b)], "after a wait the second");
+    assert_eq!(
+        w.sent_actions(),
+        [(1, a), (2, b)],
+        "after a wait the second"
+    );
     w.refuses(thread(1), a, error(ErrorCode::Internal));
     assert_eq!(w.answers(), [(a, "internal")]);
     w.pass(30_000);

@@ -3,8 +3,8 @@
 
 use choir_core::client::session::Machine;
 use choir_core::client::{
-    Config, Credentials, Event, Input, Lost, Monotonic, Now, Output, State, SubscribeOptions, Token,
-    Update,
+    Config, Credentials, Event, Input, Lost, Monotonic, Now, Output, State, SubscribeOptions,
+    Token, Update,
 };
 use choir_protocol::action::{SignedAction, Unsigned};
 use choir_protocol::entry::{Body, Entry, Kind, Proof};
@@ -85,13 +85,7 @@ impl Log {
         };
         let members: Vec<String> = members
             .iter()
-            .map(|(n, role)| {
-                format!(
-                    r#"{{"user_id":"{}","role":"{}"}}"#,
-                    user(*n),
-                    role.as_str()
-                )
-            })
+            .map(|(n, role)| format!(r#"{{"user_id":"{}","role":"{}"}}"#, user(*n), role.as_str()))
             .collect();
         log.add(
             1,
@@ -237,7 +231,13 @@ impl Log {
             let edit_of_it = entry.kind == Kind::MessageEdited
                 && entry
                     .body_value()
-                    .and_then(|value| value.as_object()?.get("message")?.as_str().map(str::to_owned))
+                    .and_then(|value| {
+                        value
+                            .as_object()?
+                            .get("message")?
+                            .as_str()
+                            .map(str::to_owned)
+                    })
                     .is_some_and(|named| named == message.to_string());
             if entry.id == message && entry.kind == Kind::MessagePosted || edit_of_it {
                 entry.body = Body::Erased(at);
@@ -624,9 +624,10 @@ impl World {
         self.events()
             .into_iter()
             .filter_map(|event| match event {
-                Event::Answered { id, result } => {
-                    Some((id, result.map_or_else(|error| error.code.as_str(), |_| "ok")))
-                }
+                Event::Answered { id, result } => Some((
+                    id,
+                    result.map_or_else(|error| error.code.as_str(), |_| "ok"),
+                )),
                 _ => None,
             })
             .collect()

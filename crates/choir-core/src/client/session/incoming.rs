@@ -294,8 +294,10 @@ impl Machine {
 
     /// An action was refused (A3, A4, R1, R2).
     fn action_refused(&mut self, id: Id, payload: ErrorPayload) {
-        let consumes_no_number =
-            matches!(payload.code, ErrorCode::InvalidMessage | ErrorCode::UnknownType);
+        let consumes_no_number = matches!(
+            payload.code,
+            ErrorCode::InvalidMessage | ErrorCode::UnknownType
+        );
         if !payload.retryable && !consumes_no_number {
             self.lanes.remove(id);
             return self.answer(id, Err(Error::from(payload)));
@@ -356,8 +358,9 @@ impl Machine {
         match payload.retry_after_ms {
             Some(ms) => ms,
             None if refusals == 0 => 0,
-            None => crate::client::backoff::Backoff::after(refusals)
-                .next_ms(&mut self.entropy, None),
+            None => {
+                crate::client::backoff::Backoff::after(refusals).next_ms(&mut self.entropy, None)
+            }
         }
     }
 }

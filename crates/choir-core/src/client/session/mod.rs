@@ -377,7 +377,10 @@ impl Machine {
             known.phase = wanted;
         } else {
             if self.subscriptions.len() >= self.max_threads() {
-                return Err(Error::wire(ErrorCode::Limit, "too many threads are followed"));
+                return Err(Error::wire(
+                    ErrorCode::Limit,
+                    "too many threads are followed",
+                ));
             }
             self.subscriptions
                 .insert(thread_id, Subscription::new(options, wanted));
@@ -621,11 +624,7 @@ impl Machine {
             agent: self.config.agent.clone(),
             public_key: self.credentials.key.public(),
             signature: self.credentials.key.sign(text.as_bytes()),
-            token: self
-                .credentials
-                .token
-                .as_ref()
-                .map(|token| token.0.clone()),
+            token: self.credentials.token.as_ref().map(|token| token.0.clone()),
             session_token: self.session_token.clone(),
         };
         self.send(ClientMessage::Auth(auth))
@@ -843,7 +842,11 @@ impl Machine {
                     if now >= sent.saturating_add(self.heartbeat.timeout_ms) {
                         self.drop_connection(close::HEARTBEAT, "the server has gone silent");
                     }
-                } else if now >= live.last_received.saturating_add(self.heartbeat.interval_ms) {
+                } else if now
+                    >= live
+                        .last_received
+                        .saturating_add(self.heartbeat.interval_ms)
+                {
                     live.heartbeat_sent = Some(now);
                     self.send(ClientMessage::Heartbeat);
                 }
@@ -865,7 +868,9 @@ impl Machine {
     fn live_wake_at(&self, live: &Live) -> Option<u64> {
         let heartbeat = match live.heartbeat_sent {
             Some(sent) => sent.saturating_add(self.heartbeat.timeout_ms),
-            None => live.last_received.saturating_add(self.heartbeat.interval_ms),
+            None => live
+                .last_received
+                .saturating_add(self.heartbeat.interval_ms),
         };
         self.due_at(live).into_iter().chain([heartbeat]).min()
     }

@@ -178,7 +178,14 @@ impl Machine {
             )?);
         }
         let max_message_bytes = self.limits.max_message_bytes;
-        if let Some((seq, Queued { signed: Some(signed), .. })) = self.lanes.wire(thread_id) {
+        if let Some((
+            seq,
+            Queued {
+                signed: Some(signed),
+                ..
+            },
+        )) = self.lanes.wire(thread_id)
+        {
             let text: String = FromClient {
                 id: signed.id,
                 timestamp: signed.timestamp,

@@ -76,9 +76,8 @@ impl Machine {
         }
         subscription.begun(subscribed.seq, subscribed.head);
         let cursor = subscription.cursor();
-        let level = cursor.is_some_and(|cursor| {
-            cursor.seq == subscribed.seq && cursor.seq >= subscribed.head
-        });
+        let level = cursor
+            .is_some_and(|cursor| cursor.seq == subscribed.seq && cursor.seq >= subscribed.head);
         self.thread_event(thread_id, Update::Subscribed(subscribed));
         if level {
             self.check_level(thread_id);
@@ -341,9 +340,10 @@ impl Machine {
 
     /// The server has ended a subscription (Y8, Y10).
     pub(super) fn unsubscribed(&mut self, thread_id: ThreadId, unsubscribed: Unsubscribed) {
-        let following = self.subscriptions.get(&thread_id).is_some_and(|subscription| {
-            matches!(subscription.phase, Following::Following { .. })
-        });
+        let following = self
+            .subscriptions
+            .get(&thread_id)
+            .is_some_and(|subscription| matches!(subscription.phase, Following::Following { .. }));
         // Otherwise it is of an earlier subscription, and the one that is under way will be answered by itself.
         if following {
             let error = unsubscribed.cause.map(|cause| Error {
