@@ -77,14 +77,8 @@ pub struct Chain {
 impl Chain {
     /// A thread without entries.
     pub fn new(thread: ThreadId) -> Self {
-        let summary = Summary {
-            title: "A sample".into(),
-            visibility: Visibility::Private,
-            messages: 0,
-            last_activity: Timestamp::ZERO,
-            due: None,
-            awaiting: Vec::new(),
-        };
+        let summary =
+            Summary { title: "A sample".into(), visibility: Visibility::Private, messages: 0, last_activity: Timestamp::ZERO, due: None, awaiting: Vec::new() };
         Self { thread, peaks: Peaks::new(), records: Vec::new(), summary, salt: 0 }
     }
 
@@ -111,11 +105,11 @@ impl Chain {
         let proof = (!derived).then(|| Proof {
             sent_at: timestamp,
             seen: (seq.get() > 1).then(|| Cursor { seq: seq.previous(), root: self.peaks.root() }),
-            key: (seq.get() % 2 == 0).then_some(PublicKey::from_bytes([8; 32])),
+            key: (seq.get().is_multiple_of(2)).then_some(PublicKey::from_bytes([8; 32])),
             sig: Signature::from_bytes([9; 64]),
-            audience: (seq.get() % 3 == 0).then(|| "https://choir.example".parse().unwrap_or_else(|_| unreachable!("it is an origin"))),
-            id: about.filter(|_| seq.get() % 4 == 0),
-            action_type: (seq.get() % 4 == 0).then(|| "action.revise_spec".into()),
+            audience: (seq.get().is_multiple_of(3)).then(|| "https://choir.example".parse().unwrap_or_else(|_| unreachable!("it is an origin"))),
+            id: about.filter(|_| seq.get().is_multiple_of(4)),
+            action_type: (seq.get().is_multiple_of(4)).then(|| "action.revise_spec".into()),
         });
         let author = if derived { UserId::choir() } else { author };
         let is_message = kind == Kind::MessagePosted;
@@ -553,7 +547,8 @@ fn y1_members_come_and_go(world: &World<'_>) {
         let thread = sample_thread(n);
         let mut chain = Chain::new(thread);
         let (expected, records, mut facts) = chain.append(&[Kind::ThreadCreated]);
-        facts.members = vec![(alice.clone(), Some(MemberFact { role: Role::Owner, joined: true })), (bob.clone(), Some(MemberFact { role: Role::Reader, joined: false }))];
+        facts.members =
+            vec![(alice.clone(), Some(MemberFact { role: Role::Owner, joined: true })), (bob.clone(), Some(MemberFact { role: Role::Reader, joined: false }))];
         append(&*log, thread, (expected, records, facts));
         let (expected, records, mut facts) = chain.append(&[Kind::MemberJoined]);
         facts.members = match n {

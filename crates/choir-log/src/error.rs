@@ -18,9 +18,9 @@ pub enum AppendError {
         /// Its number.
         seq: Seq,
     },
-    /// Definitely not appended, and would not be if it were said again unchanged.
+    /// Definitely not appended, and would not be if it were said again as things are.
     Refused {
-        /// What is wrong with it, or with the disk.
+        /// What is wrong with it, with the entries that it follows on, or with the disk.
         why: String,
     },
     /// Definitely not appended: too much is waiting already. Later it may succeed.
@@ -172,21 +172,17 @@ pub enum OpenError {
 impl fmt::Display for OpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Locked { directory } => write!(
-                f,
-                "the log in {} is open in another process; nothing was changed; stop that process, or choose another directory",
-                directory.display()
-            ),
+            Self::Locked { directory } => {
+                write!(f, "the log in {} is open in another process; nothing was changed; stop that process, or choose another directory", directory.display())
+            }
             Self::Newer { directory, found, known } => write!(
                 f,
                 "the log in {} has format {found}, and this version knows formats up to {known}; nothing was changed; use a newer version of choir",
                 directory.display()
             ),
-            Self::NotALog { file, what } => write!(
-                f,
-                "{} {what}; nothing was changed; name a directory that holds a log, or an empty one to begin a log in",
-                file.display()
-            ),
+            Self::NotALog { file, what } => {
+                write!(f, "{} {what}; nothing was changed; name a directory that holds a log, or an empty one to begin a log in", file.display())
+            }
             Self::Corrupt { file, offset, what } => write!(
                 f,
                 "the log is damaged at offset {offset} of {}: {what}; nothing was changed, and what was acknowledged may be lost; \

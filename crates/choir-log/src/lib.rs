@@ -75,7 +75,8 @@ pub trait Log: Send + Sync {
     /// [`ReadError`], as with every read.
     fn head(&self, thread: ThreadId) -> Pending<'_, Result<Option<Head>, ReadError>>;
 
-    /// A run without gaps of the entries above `after`: as many as there are and `limit` allows, at least one where there is one.
+    /// A run without gaps of the entries above `after`: as many as there are and `limit` allows, at least one where there is one. Only an empty run says that
+    /// there are no more.
     ///
     /// # Errors
     /// [`ReadError::Damaged`] where one of them can't be proved to be what was appended: it is never served.
@@ -124,6 +125,7 @@ pub trait Log: Send + Sync {
     ///
     /// # Errors
     /// [`ReadError`], as with every read.
+    #[allow(clippy::type_complexity, reason = "it is what it says: perhaps a number and a state")]
     fn load_state(&self, thread: ThreadId) -> Pending<'_, Result<Option<(Seq, Vec<u8>)>, ReadError>>;
 
     /// The threads that the user is a member of, newest activity first (Y1, scope `mine`). `after` is the `next` of the page before.
@@ -190,6 +192,12 @@ pub const MAX_VALUE_BYTES: usize = 1024 * 1024;
 /// The most rows that any list answers at once, whatever its `limit`.
 pub const MAX_ROWS: usize = 1000;
 
+/// The most entries that a read answers at once, whatever its limit (`max_replay` of section 12).
+pub const MAX_RUN_ENTRIES: usize = 10_000;
+
+/// The most bytes that a read answers at once, whatever its limit, unless one entry has more.
+pub const MAX_RUN_BYTES: usize = 16 * 1024 * 1024;
+
 /// The last entry of a thread, as far as those who go on from it need it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Head {
@@ -201,13 +209,21 @@ pub struct Head {
     pub timestamp: Timestamp,
 }
 
-/// How much a [`Log::read`] may answer. One entry is always answered where there is one.
+/// How much a [`Log::read`] may answer. One entry is always answered where there is one, and never more than [`MAX_RUN_ENTRIES`] or about
+/// [`MAX_RUN_BYTES`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReadLimit {
     /// How many entries at most.
     pub max_entries: usize,
     /// How many bytes at most, counted as the engine stores them: never less than the bodies.
     pub max_bytes: usize,
+}
+
+impl ReadLimit {
+    /// The limit that is kept.
+    pub(crate) fn bounded(self) -> Self {
+        Self { max_entries: self.max_entries.clamp(1, MAX_RUN_ENTRIES), max_bytes: self.max_bytes.min(MAX_RUN_BYTES) }
+    }
 }
 
 /// A page of a range (Y11's greatest `limit`), and no more memory than a few of them.

@@ -176,7 +176,7 @@ impl Log for MemoryLog {
         self.reading(|store| {
             let records = store.threads.get(&thread).map_or(&[][..], |thread| &thread.records);
             let above = usize::try_from(after.get()).ok().and_then(|after| records.get(after..)).unwrap_or_default();
-            let mut bytes = 0_usize;
+            let (limit, mut bytes) = (limit.bounded(), 0_usize);
             let fits = |(at, record): &(usize, &Record)| {
                 bytes = bytes.saturating_add(record.body.text().map_or(0, str::len) + RECORD_OVERHEAD);
                 *at == 0 || (*at < limit.max_entries && bytes <= limit.max_bytes)

@@ -66,7 +66,8 @@ pub fn check(directory: &Path) -> Result<Report, OpenError> {
     let directory = Directory::open(directory)?;
     let paths = directory.paths();
     let last_segment = paths.last_segment()?;
-    let mut check = Check { paths, report: Report { segments: last_segment, ..Report::default() }, last: BEGINNING, threads: HashMap::new(), missing: HashMap::new() };
+    let mut check =
+        Check { paths, report: Report { segments: last_segment, ..Report::default() }, last: BEGINNING, threads: HashMap::new(), missing: HashMap::new() };
     for number in 1..=last_segment {
         check.segment(number, number == last_segment)?;
     }

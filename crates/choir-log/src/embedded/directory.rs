@@ -80,7 +80,7 @@ impl Paths {
         self.0.join("index")
     }
 
-    /// A file whose existence says that the index must be rebuilt.
+    /// A file whose existence says that the index must be rebuilt; it holds the last batch that the index remembers.
     pub(crate) fn index_rebuild(&self) -> PathBuf {
         self.0.join("index.rebuild")
     }

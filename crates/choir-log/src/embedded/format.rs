@@ -7,7 +7,7 @@
 //! | `format` | text: the lines `choir log`, `format <version>`, `log_id <uuid>`, `crc32c <8 hex digits, over the lines before>`, each ended by `\n` |
 //! | `lock` | locked exclusively by the process that holds the log; empty |
 //! | `segments/0000000001.log`, `…2.log`, … | the log: numbered without gaps, ten digits; **the only truth** |
-//! | `index/`, `index.rebuild`, `states/` | derived: may be deleted whenever no process holds the log |
+//! | `index/`, `index.rebuild`, `states/` | derived: may be deleted whenever no process holds the log. `index.rebuild` says that the index isn't to be trusted, and up to which batch it had come |
 //!
 //! # A segment
 //!
@@ -146,8 +146,7 @@ impl SegmentHeader {
     pub(crate) fn to_bytes(self) -> [u8; SEGMENT_HEADER] {
         let mut bytes = [0; SEGMENT_HEADER];
         let mut at = 0;
-        for part in
-            [&SEGMENT_MAGIC[..], &VERSION.to_le_bytes(), &self.number.to_le_bytes(), &self.first_batch.to_le_bytes(), &self.previous_crc.to_le_bytes()]
+        for part in [&SEGMENT_MAGIC[..], &VERSION.to_le_bytes(), &self.number.to_le_bytes(), &self.first_batch.to_le_bytes(), &self.previous_crc.to_le_bytes()]
         {
             put_at(&mut bytes, at, part);
             at += part.len();
@@ -804,6 +803,26 @@ mod tests {
         assert!(parsed.items[0].body_is_zero() && !parsed.items[0].body_holds());
         let Item::Facts(stored) = parsed.items[1].decode().unwrap() else { panic!("facts") };
         assert!(stored.awaiting_as_before && stored.summary.awaiting.is_empty());
+    }
+
+    #[test]
+    fn heads_that_are_cut_or_changed_never_panic() {
+        let (chain, facts) = sample();
+        let bytes = frame(&chain, &facts);
+        for item in Frame::parse(&bytes).unwrap().items {
+            for length in 0..item.head.len() {
+                let cut = RawItem { head: &item.head[..length], ..item };
+                // A put's value is whatever is left.
+                assert!(item.kind == PUT || cut.decode().is_err(), "{length} bytes of {item:?}");
+            }
+            for at in 0..item.head.len() {
+                for change in [1, 0x80, 0xff] {
+                    let mut head = item.head.to_vec();
+                    head[at] ^= change;
+                    let _ = RawItem { head: &head, ..item }.decode();
+                }
+            }
+        }
     }
 
     #[test]

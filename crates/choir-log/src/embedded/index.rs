@@ -142,8 +142,7 @@ impl Index {
         let mut fields = Fields(&value);
         let position = (|| {
             let version = fields.u32()?;
-            let position =
-                Position { batch: fields.u64()?, crc: fields.u32()?, segment: fields.u32()?, start: fields.u32()?, end: fields.u32()? };
+            let position = Position { batch: fields.u64()?, crc: fields.u32()?, segment: fields.u32()?, start: fields.u32()?, end: fields.u32()? };
             (version == INDEX_VERSION).then_some(position)
         })();
         position.map(Some).ok_or_else(|| IndexError("it is of another version".into()))
@@ -422,7 +421,10 @@ impl Rows<'_> {
 
     fn commit(self) -> Result<()> {
         let mut batch = self.index.database.batch();
-        for (key, value) in self.changed {
+        // In order, each row's place in the tree is near that of the one before.
+        let mut changed: Vec<_> = self.changed.into_iter().collect();
+        changed.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        for (key, value) in changed {
             match value {
                 Some(value) => batch.insert(&self.index.rows, key, value),
                 None => batch.remove(&self.index.rows, key),
@@ -446,15 +448,15 @@ fn thread_key(table: u8, thread: ThreadId) -> Vec<u8> {
 }
 
 fn entry_key(thread: ThreadId, seq: Seq) -> Vec<u8> {
-    [&[b'e'], &thread.as_bytes()[..], &seq.get().to_be_bytes()].concat()
+    [b"e", &thread.as_bytes()[..], &seq.get().to_be_bytes()].concat()
 }
 
 fn id_key(thread: ThreadId, id: Id) -> Vec<u8> {
-    [&[b'i'], &thread.as_bytes()[..], id.as_bytes()].concat()
+    [b"i", &thread.as_bytes()[..], id.as_bytes()].concat()
 }
 
 fn more_ids_key(thread: ThreadId, id: Id) -> Vec<u8> {
-    [&[b'j'], &thread.as_bytes()[..], id.as_bytes()].concat()
+    [b"j", &thread.as_bytes()[..], id.as_bytes()].concat()
 }
 
 /// No user id holds a 0 (C3), so that none of these begins another user's.
@@ -472,11 +474,11 @@ fn awaiting_key(user: &UserId, thread: ThreadId) -> Vec<u8> {
 
 /// Newest first: the complement of the time sorts the other way round.
 fn public_key(activity: Timestamp, thread: ThreadId) -> Vec<u8> {
-    [&[b'p'], &(!activity.get()).to_be_bytes()[..], thread.as_bytes()].concat()
+    [b"p", &(!activity.get()).to_be_bytes()[..], thread.as_bytes()].concat()
 }
 
 fn due_key(due: Timestamp, thread: ThreadId) -> Vec<u8> {
-    [&[b'd'], &due.get().to_be_bytes()[..], thread.as_bytes()].concat()
+    [b"d", &due.get().to_be_bytes()[..], thread.as_bytes()].concat()
 }
 
 fn put_key(key: &[u8]) -> Vec<u8> {
@@ -566,4 +568,3 @@ fn parse_member(value: &[u8]) -> Result<MemberFact> {
     let row = value.try_into().ok().and_then(member_of_bytes).flatten();
     row.ok_or_else(|| malformed("a membership"))
 }
-

@@ -1,14 +1,14 @@
 //! The default engine: one directory, one process.
 //!
-//! An own log in segments is the only truth; an index beside it (fjall) follows from it and may be lost. See [`format`] for the files, byte by byte.
+//! An own log in segments is the only truth; an index beside it (fjall) follows from it and may be lost. `format.rs` describes the files, byte by byte.
 //!
-//! - **One thread writes** ([`writer`]): it takes whatever is queued, checks it against the heads, writes it as one frame with one call, makes it durable with one
+//! - **One thread writes** (`writer.rs`): it takes whatever is queued, checks it against the heads, writes it as one frame with one call, makes it durable with one
 //!   fdatasync, and then answers all. The next batch fills while the disk works.
-//! - **One thread indexes** ([`indexer`]), off the way of receipts. What is durable and not indexed yet is kept in memory ([`overlay`]), so that reads see it at
+//! - **One thread indexes** (`indexer.rs`), off the way of receipts. What is durable and not indexed yet is kept in memory (`overlay.rs`), so that reads see it at
 //!   once; where that grows too large, the writer waits.
-//! - **A few threads read** ([`pool`]); what memory holds is answered without them.
+//! - **A few threads read** (`pool.rs`); what memory holds is answered without them.
 //! - **A failed write or fsync latches** the log: it is never tried again, since the system may have dropped the data and say that all is well the next time.
-//! - **Opening** replays what the index lacks ([`recovery`]). It doesn't read the rest of the log: damage there is noticed when it is read, or by [`check`].
+//! - **Opening** replays what the index lacks (`recovery.rs`). It doesn't read the rest of the log: damage there is noticed when it is read, or by [`check`].
 //!
 //! Segments grow with what is written to them. Preparing them with zeros in the background was measured and brought nothing where it was tried (276 fdatasyncs a
 //! second either way), and would make the end of a log harder to tell.
@@ -202,7 +202,10 @@ impl EmbeddedLog {
     }
 
     /// Reads what may lag behind in the index, once that has caught up.
-    fn listing<T: Send + 'static>(&self, read: impl FnOnce(&index::Index) -> Result<T, index::IndexError> + Send + 'static) -> Pending<'_, Result<T, ReadError>> {
+    fn listing<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&index::Index) -> Result<T, index::IndexError> + Send + 'static,
+    ) -> Pending<'_, Result<T, ReadError>> {
         self.reading(move |shared| {
             shared.index_now()?;
             shared.with_index(|index| Ok(read(index)?))
@@ -256,6 +259,7 @@ impl Log for EmbeddedLog {
     }
 
     fn read(&self, thread: ThreadId, after: Seq, limit: ReadLimit) -> Pending<'_, Result<Vec<Record>, ReadError>> {
+        let limit = limit.bounded();
         match self.shared.live_run(thread, after, limit) {
             Some(run) => ready(Ok(run)),
             None => self.reading(move |shared| shared.run(thread, after, limit)),

@@ -40,6 +40,11 @@ struct Opening<'a> {
 impl Opening<'_> {
     /// The index, brought up to the log; and where that ends.
     fn index(&self) -> Result<(Index, End), OpenError> {
+        let marker = self.paths.index_rebuild();
+        if marker.exists() {
+            let known = fs::read_to_string(&marker).map_err(io_error(&marker, "read"))?;
+            return self.rebuild(known.trim().parse().unwrap_or_default());
+        }
         let (index, come) = match self.trusted_index() {
             Ok(Some((index, come))) if come.batch == 0 || stands(self.paths, &**self.disk, come)? => (index, come),
             Ok(Some((index, come))) => {
@@ -63,9 +68,9 @@ impl Opening<'_> {
         }
     }
 
-    /// The index that is there, and how far it has come; none where there is none, or it has been found to be damaged.
+    /// The index that is there, and how far it has come; none where there is none.
     fn trusted_index(&self) -> Result<Option<(Index, Position)>, IndexError> {
-        if !self.paths.index().exists() || self.paths.index_rebuild().exists() {
+        if !self.paths.index().exists() {
             return Ok(None);
         }
         let index = Index::open(&self.paths.index(), self.options.index_cache_bytes)?;
@@ -75,9 +80,13 @@ impl Opening<'_> {
 
     /// Makes an index anew. `known` is the last batch that the old one remembered.
     fn rebuild(&self, known: u64) -> Result<(Index, End), OpenError> {
+        if known > 0 && self.last_segment == 0 {
+            let what = format!("there is no segment, and the index remembers {known} batches");
+            return Err(OpenError::Corrupt { file: self.paths.segment(1), offset: 0, what });
+        }
         let marker = self.paths.index_rebuild();
-        // Where this is interrupted, it begins anew.
-        fs::write(&marker, []).map_err(io_error(&marker, "write"))?;
+        // Where this is interrupted, it begins anew, and what the old index knew isn't forgotten.
+        fs::write(&marker, known.to_string()).map_err(io_error(&marker, "write"))?;
         let path = self.paths.index();
         if path.exists() {
             fs::remove_dir_all(&path).map_err(io_error(&path, "remove"))?;
@@ -204,9 +213,8 @@ impl Replay<'_> {
         if self.failure.is_some() || waiting.is_empty() {
             return;
         }
-        let taken = erase(&self.segments, &self.states, self.index, &waiting)
-            .map_err(|error| IndexError(error.to_string()))
-            .and_then(|_| self.index.take_up(&waiting));
+        let taken =
+            erase(&self.segments, &self.states, self.index, &waiting).map_err(|error| IndexError(error.to_string())).and_then(|_| self.index.take_up(&waiting));
         self.failure = taken.err();
         if let Some(progress) = &self.opening.options.progress {
             progress(self.done.min(self.total), self.total);

@@ -1,4 +1,4 @@
-//! Reading the log from a place on: what opening replays into the index, and how it tells a torn tail from corruption (see [`format`](super::format)).
+//! Reading the log from a place on: what opening replays into the index, and how it tells a torn tail from corruption (the rule stands in `format.rs`).
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -112,9 +112,8 @@ pub(crate) fn stands(paths: &Paths, disk: &dyn Disk, position: Position) -> Resu
     }
     let bytes = segment.bytes(u64::from(position.start), FRAME_HEADER as u64).map_err(io_error(&path, "read"))?;
     let header = FrameHeader::parse(bytes);
-    Ok(header.is_ok_and(|header| {
-        header.batch == position.batch && header.crc == position.crc && position.start.checked_add(header.length) == Some(position.end)
-    }))
+    Ok(header
+        .is_ok_and(|header| header.batch == position.batch && header.crc == position.crc && position.start.checked_add(header.length) == Some(position.end)))
 }
 
 /// Reads all frames after `from`, in order, and says where the log ends. Writes nothing.

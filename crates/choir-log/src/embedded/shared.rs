@@ -1,7 +1,7 @@
 //! What the threads of an open log share, and how it is read.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
+use std::fs;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 
@@ -14,9 +14,9 @@ use choir_protocol::merkle::Nodes;
 use super::Options;
 use super::directory::{Directory, Paths};
 use super::disk::Disk;
-use super::index::{Committed, EntryRow, Index, IndexError, IdRow, ThreadHead};
-use super::overlay::{LiveEntry, Overlay};
+use super::index::{Committed, IdRow, Index, IndexError, ThreadHead};
 use super::oneshot::Sender;
+use super::overlay::{LiveEntry, Overlay};
 use super::pool::Pool;
 use super::reader::Segments;
 use super::states::States;
@@ -97,13 +97,7 @@ impl Shared {
             states: States::new(paths.states()),
             counters: Counters::default(),
             index: RwLock::new(Some(index)),
-            live: Mutex::new(Live {
-                overlay: Overlay::new(batch, options.cached_heads),
-                saves: HashMap::new(),
-                saves_bytes: 0,
-                finished: false,
-                stuck: None,
-            }),
+            live: Mutex::new(Live { overlay: Overlay::new(batch, options.cached_heads), saves: HashMap::new(), saves_bytes: 0, finished: false, stuck: None }),
             work: Condvar::new(),
             progress: Condvar::new(),
             latch: Mutex::default(),
@@ -222,7 +216,8 @@ impl Shared {
     /// Says that the index must be rebuilt when the log is opened next.
     pub(crate) fn distrust_index(&self, reason: &str) {
         tracing::error!(reason, "the index is damaged; it will be rebuilt from the log when that is opened next");
-        if let Err(error) = File::create(self.paths.index_rebuild()) {
+        // How far it had come still tells a torn tail from damage.
+        if let Err(error) = fs::write(self.paths.index_rebuild(), self.live().overlay.indexed().to_string()) {
             tracing::error!(%error, "the index could not be marked; delete the directory `index` before the next start");
         }
     }
@@ -243,6 +238,9 @@ impl Shared {
         let index = self.index.write().unwrap_or_else(PoisonError::into_inner).take();
         drop(index);
         self.segments.close();
+        let stats = self.stats();
+        let per_1000 = stats.fsyncs_per_1000_entries().unwrap_or_default();
+        tracing::info!(entries = stats.entries, fsyncs = stats.fsyncs, fsyncs_per_1000_entries = per_1000, "the log is closed");
         let waiting = {
             let mut end = lock(&self.end);
             end.over = true;
@@ -268,14 +266,7 @@ impl Shared {
     pub(crate) fn stats(&self) -> Stats {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let Counters { appends, entries, puts, batches, fsyncs, bytes } = &self.counters;
-        Stats {
-            appends: count(appends),
-            entries: count(entries),
-            puts: count(puts),
-            batches: count(batches),
-            fsyncs: count(fsyncs),
-            bytes: count(bytes),
-        }
+        Stats { appends: count(appends), entries: count(entries), puts: count(puts), batches: count(batches), fsyncs: count(fsyncs), bytes: count(bytes) }
     }
 
     /// A thread's head for the writer, which remembers it. Checked against the log where it comes from the index.
@@ -327,7 +318,7 @@ impl Shared {
         if live.overlay.head(thread)?.head.cursor.seq <= after {
             return Some(Vec::new());
         }
-        let entries = live.overlay.entries(thread, after, limit.max_entries.max(1));
+        let entries = live.overlay.entries(thread, after, limit.max_entries);
         drop(live);
         let follows = entries.first()?.seq() == after.next();
         let mut run = Vec::new();
@@ -337,7 +328,7 @@ impl Shared {
 
     /// A run. The index has everything below what memory has.
     pub(crate) fn run(&self, thread: ThreadId, after: Seq, limit: ReadLimit) -> Result<Vec<Record>, ReadError> {
-        let max_entries = limit.max_entries.max(1);
+        let max_entries = limit.max_entries;
         let (live, head) = {
             let mut live = self.live();
             (live.overlay.entries(thread, after, max_entries), live.overlay.head(thread))
@@ -356,31 +347,39 @@ impl Shared {
 
     fn indexed_run(&self, thread: ThreadId, after: Seq, wanted: usize, max_bytes: usize) -> Result<(Vec<Record>, usize), ReadError> {
         let first = after.next();
-        let rows = self.with_index(|index| {
-            let mut rows = index.run(thread, first, wanted, max_bytes)?;
-            self.add_erasures(thread, first, &mut rows);
-            Ok(rows)
-        })?;
+        // In this order: what leaves the overlay meanwhile is in the index by then.
+        let erased: Vec<_> = {
+            let live = self.live();
+            (first.get()..).take(wanted).map(|seq| live.overlay.erased_by(thread, Seq::saturating(seq))).collect()
+        };
+        let mut rows = self.with_index(|index| Ok(index.run(thread, first, wanted, max_bytes)?))?;
+        for (row, erased_by) in rows.iter_mut().zip(erased) {
+            row.erased_by = row.erased_by.or(erased_by);
+        }
         let bytes = rows.iter().map(|row| row.location.extent.bytes()).sum();
-        match self.segments.run(thread, first, &rows) {
-            Err(ReadError::Damaged { .. }) => {
-                // A body that was erased while it was being read doesn't hold. By now it is known to be erased.
-                let rows = self.with_index(|index| {
-                    let mut rows = index.run(thread, first, rows.len(), usize::MAX)?;
-                    self.add_erasures(thread, first, &mut rows);
-                    Ok(rows)
-                })?;
-                Ok((self.segments.run(thread, first, &rows)?, bytes))
+        loop {
+            match self.segments.run(thread, first, &rows) {
+                Err(ReadError::Damaged { file, offset, thread, seq, what }) => {
+                    // A body that was overwritten since the rows were read doesn't hold. By now it is known to be erased, and this goes on for as long as it is
+                    // another one each time.
+                    let row = usize::try_from(seq.get() - first.get()).ok().and_then(|at| rows.get_mut(at)).filter(|row| row.erased_by.is_none());
+                    match (row, self.erased_by(thread, seq)?) {
+                        (Some(row), Some(by)) => row.erased_by = Some(by),
+                        _ => return Err(ReadError::Damaged { file, offset, thread, seq, what }),
+                    }
+                }
+                records => return Ok((records?, bytes)),
             }
-            records => Ok((records?, bytes)),
         }
     }
 
-    fn add_erasures(&self, thread: ThreadId, first: Seq, rows: &mut [EntryRow]) {
-        let live = self.live();
-        for (row, seq) in rows.iter_mut().zip(first.get()..) {
-            row.erased_by = row.erased_by.or_else(|| live.overlay.erased_by(thread, Seq::saturating(seq)));
+    /// What has erased an entry by now.
+    fn erased_by(&self, thread: ThreadId, seq: Seq) -> Result<Option<Seq>, ReadError> {
+        let live = self.live().overlay.erased_by(thread, seq);
+        if live.is_some() {
+            return Ok(live);
         }
+        self.with_index(|index| Ok(index.entry(thread, seq)?.and_then(|row| row.erased_by)))
     }
 
     /// An entry, perhaps without its body; none above the head.

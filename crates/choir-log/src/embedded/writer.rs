@@ -280,11 +280,15 @@ impl Writer<'_> {
         Ok(Accepted::Append { records: records.into_iter().zip(extents).collect(), facts: stored })
     }
 
-    /// Nothing can be decided where the index or the log can't be read.
+    /// Nothing can be decided on a thread that can't be read. One damaged entry holds up its own thread only; a damaged index may be wrong about any, and is
+    /// rebuilt by reopening.
     fn unusable(&self, error: &ReadError) -> AppendError {
-        let reason = format!("a thread's head could not be read: {error}");
-        self.shared.latch(&reason);
-        AppendError::Broken { reason }
+        let reason = format!("the thread could not be read: {error}");
+        if matches!(error, ReadError::Index { .. }) {
+            self.shared.latch(&reason);
+            return AppendError::Broken { reason };
+        }
+        AppendError::Refused { why: reason }
     }
 
     fn commit(&mut self, batch: Batch) {

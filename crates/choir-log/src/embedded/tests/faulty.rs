@@ -21,6 +21,9 @@ pub(super) enum Fault {
     Full,
 }
 
+/// Places in a file and what stood there, oldest first.
+type Ranges = Vec<(u64, Vec<u8>)>;
+
 /// Fails the n-th call that changes anything, and no other.
 #[derive(Debug, Clone)]
 pub(super) struct FaultyDisk {
@@ -28,7 +31,7 @@ pub(super) struct FaultyDisk {
     fails_at: u64,
     fault: Fault,
     /// What the disk held, of the ranges that were written and not yet made durable, for each file.
-    unsynced: Arc<Mutex<BTreeMap<PathBuf, Vec<(u64, Vec<u8>)>>>>,
+    unsynced: Arc<Mutex<BTreeMap<PathBuf, Ranges>>>,
 }
 
 impl FaultyDisk {
@@ -151,6 +154,7 @@ pub(super) struct GatedDisk(Arc<(Mutex<Gate>, Condvar)>);
 #[derive(Debug, Default)]
 struct Gate {
     shut: bool,
+    only_index: bool,
     broken: bool,
     waiting: u64,
 }
@@ -158,6 +162,12 @@ struct Gate {
 impl GatedDisk {
     pub(super) fn shut(&self) {
         self.0.0.lock().unwrap().shut = true;
+    }
+
+    /// Shuts the gate for the indexer's fsyncs only, which it makes durable with what was erased: until it is open again, nothing is indexed.
+    pub(super) fn shut_for_the_index(&self) {
+        let mut gate = self.0.0.lock().unwrap();
+        (gate.shut, gate.only_index) = (true, true);
     }
 
     pub(super) fn open(&self) {
@@ -181,6 +191,9 @@ impl GatedDisk {
 
     fn pass(&self) -> io::Result<()> {
         let mut gate = self.0.0.lock().unwrap();
+        if gate.only_index && std::thread::current().name() != Some("log-index") {
+            return Ok(());
+        }
         gate.waiting += 1;
         self.0.1.notify_all();
         while gate.shut {
