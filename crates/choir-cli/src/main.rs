@@ -1,6 +1,5 @@
 //! The `choir` command: a server, and everything that a person does with one in a terminal.
 
-mod audit;
 mod chat;
 mod cli;
 mod commands;
@@ -13,6 +12,7 @@ mod pick;
 mod profile;
 mod serve;
 mod show;
+mod verify;
 
 use std::process::ExitCode;
 
