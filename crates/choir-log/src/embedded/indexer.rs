@@ -53,15 +53,15 @@ impl Drop for IndexerEnd<'_> {
 
 fn take_up(shared: &Shared, committed: &[Arc<Committed>]) -> Result<(), ReadError> {
     shared.with_index(|index| {
-        let synced = erase(&shared.segments, &shared.states, index, committed)?;
+        let synced = erase(&shared.segments, &shared.states, index, committed, false)?;
         shared.counters.fsyncs.fetch_add(synced, Ordering::Relaxed);
         Ok(index.take_up(committed)?)
     })
 }
 
-/// Overwrites the bodies that these batches erase (L6), and makes that durable: once the index has taken them up, nobody would do it again. Returns how many
-/// fsyncs that took.
-pub(crate) fn erase(segments: &Segments, states: &States, index: &Index, committed: &[Arc<Committed>]) -> Result<u64, ReadError> {
+/// Overwrites the bodies that these batches erase (L6), and makes that durable: once the index has taken them up, nobody would do it again. `once_more`: also
+/// those that read as zero, since after a failed fsync that may be true of the system's memory only. Returns how many fsyncs that took.
+pub(crate) fn erase(segments: &Segments, states: &States, index: &Index, committed: &[Arc<Committed>], once_more: bool) -> Result<u64, ReadError> {
     // Where entries stand that these batches bring themselves; only looked up where something is erased.
     let mut own: Option<HashMap<(ThreadId, Seq), Location>> = None;
     let mut touched = BTreeSet::new();
@@ -77,7 +77,7 @@ pub(crate) fn erase(segments: &Segments, states: &States, index: &Index, committ
                     None => return Err(IndexError(format!("entry {erased} of thread {} is erased and missing", facts.thread)).into()),
                 },
             };
-            match segments.erase(facts.thread, *erased, location) {
+            match segments.erase(facts.thread, *erased, location, once_more) {
                 Ok(true) => {
                     touched.insert(location.segment);
                 }

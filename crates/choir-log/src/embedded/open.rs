@@ -111,6 +111,7 @@ impl Opening<'_> {
             waiting: Vec::new(),
             waiting_bytes: 0,
             failure: None,
+            catches_up: from.batch > 0,
             done: 0,
             total: self.bytes_after(from)?,
             said: Instant::now(),
@@ -192,6 +193,7 @@ struct Replay<'a> {
     waiting: Vec<Arc<Committed>>,
     waiting_bytes: usize,
     failure: Option<IndexError>,
+    catches_up: bool,
     done: u64,
     total: u64,
     said: Instant,
@@ -213,8 +215,10 @@ impl Replay<'_> {
         if self.failure.is_some() || waiting.is_empty() {
             return;
         }
-        let taken =
-            erase(&self.segments, &self.states, self.index, &waiting).map_err(|error| IndexError(error.to_string())).and_then(|_| self.index.take_up(&waiting));
+        // What an intact index lacks may have been overwritten in the system's memory only.
+        let taken = erase(&self.segments, &self.states, self.index, &waiting, self.catches_up)
+            .map_err(|error| IndexError(error.to_string()))
+            .and_then(|_| self.index.take_up(&waiting));
         self.failure = taken.err();
         if let Some(progress) = &self.opening.options.progress {
             progress(self.done.min(self.total), self.total);

@@ -54,12 +54,12 @@ impl Segments {
         wanted.record(&item)
     }
 
-    /// Overwrites the body of an entry. Whether there was anything to overwrite.
-    pub(crate) fn erase(&self, thread: ThreadId, seq: Seq, location: Location) -> Result<bool, ReadError> {
+    /// Overwrites the body of an entry, unless it is zero already and this isn't to be done `once_more`. Whether it was overwritten.
+    pub(crate) fn erase(&self, thread: ThreadId, seq: Seq, location: Location, once_more: bool) -> Result<bool, ReadError> {
         // A damaged length must not lead to other bytes than the body's, so that the head is checked first.
         self.head(thread, seq, location)?;
         let body = self.bytes(location.segment, location.extent.body_offset(), location.extent.body_bytes as usize)?;
-        if body.iter().all(|byte| *byte == 0) {
+        if body.is_empty() || (!once_more && body.iter().all(|byte| *byte == 0)) {
             return Ok(false);
         }
         let path = self.paths.segment(location.segment);

@@ -331,11 +331,9 @@ fn a_flipped_bit_is_never_served() {
     for number in 1.. {
         let file = segment(place.path(), number);
         let Ok(good) = fs::read(&file) else { break };
-        for at in 0..good.len() {
-            let mut bad = good.clone();
-            bad[at] ^= 1 << (at % 8);
+        for at in (0..good.len()).step_by(3) {
             // In place: the log has the file open.
-            write_byte(&file, at, bad[at]);
+            write_byte(&file, at, good[at] ^ (1 << (at % 8)));
             for (thread, chain) in &chains {
                 for record in &chain.records {
                     match wait(log.read(*thread, record.seq.previous(), ReadLimit { max_entries: 1, max_bytes: 0 })) {
@@ -351,7 +349,7 @@ fn a_flipped_bit_is_never_served() {
             write_byte(&file, at, good[at]);
         }
     }
-    assert!(noticed > 5000, "{noticed}");
+    assert!(noticed > 2000, "{noticed}");
     assert_eq!(log.health(), Health::Ready);
     agree(&log, &chains);
 }
@@ -407,8 +405,8 @@ fn a_log_with_a_flipped_bit_is_refused_or_right_without_its_index() {
         let is_last = segment(place.path(), number) == last_segment(place.path());
         for at in (0..good.len()).step_by(97) {
             let copied = self::place();
-            copy(place.path(), copied.path());
-            fs::remove_dir_all(copied.path().join("index")).unwrap();
+            copy(&place.path().join("segments"), &copied.path().join("segments"));
+            fs::copy(place.path().join("format"), copied.path().join("format")).unwrap();
             let file = segment(copied.path(), number);
             write_byte(&file, at, good[at] ^ (1 << (at % 8)));
             let spoilt = fs::read(&file).unwrap();
