@@ -504,7 +504,7 @@ fn read_stdin(out: Output) -> Result<String> {
     use std::io::{IsTerminal, Read};
     let mut stdin = io::stdin().lock();
     if stdin.is_terminal() {
-        out.note("Type the text; an empty line with Ctrl-D ends it.");
+        out.note("Type the text; Ctrl-D on a line of its own ends it.");
     }
     let mut bytes = Vec::new();
     stdin

@@ -51,12 +51,21 @@ pub(crate) struct Failure {
 
 impl Failure {
     fn new(kind: Kind, code: &str, message: impl Into<String>) -> Self {
+        // Better ones are said where more is known.
+        let hint = match code {
+            "io" => Some("check that it exists, that you may use it, and that the disk isn't full"),
+            "internal" => Some(
+                "this is a fault of choir's: please report it, with the command and its output",
+            ),
+            "connection_lost" => Some("try again once the server can be reached"),
+            _ => None,
+        };
         Self {
             kind,
             code: code.to_owned(),
             message: message.into(),
             meaning: None,
-            hint: None,
+            hint: hint.map(str::to_owned),
         }
     }
 
@@ -155,6 +164,10 @@ impl From<ClientError> for Failure {
         };
         let mut failure = Self::new(kind, error.code.as_str(), message);
         let Code::Wire(code) = error.code else {
+            failure.meaning = Some("What was sent last isn't known to be stored.".to_owned());
+            failure.hint = Some(
+                "look with `choir history` or `choir specs` before you do it again".to_owned(),
+            );
             return failure;
         };
         let (meaning, hint) = advice(code);

@@ -38,7 +38,7 @@ impl Output {
     /// One JSON object, on a line of its own.
     pub(crate) fn object(self, value: &serde_json::Value) -> Result<()> {
         let mut out = io::stdout().lock();
-        writeln!(out, "{value}")?;
+        writeln!(out, "{}", json_text(value))?;
         out.flush()?;
         Ok(())
     }
@@ -60,7 +60,11 @@ impl Output {
     pub(crate) fn note(self, text: impl AsRef<str>) {
         let mut err = anstream::stderr().lock();
         let _ = if self.json {
-            writeln!(err, "{}", serde_json::json!({ "note": text.as_ref() }))
+            writeln!(
+                err,
+                "{}",
+                json_text(&serde_json::json!({ "note": text.as_ref() }))
+            )
         } else {
             writeln!(err, "{DIM}{}{DIM:#}", text.as_ref())
         };
@@ -70,7 +74,7 @@ impl Output {
     pub(crate) fn failure(self, failure: &Failure) {
         let mut err = anstream::stderr().lock();
         let _ = if self.json {
-            writeln!(err, "{}", failure.to_json())
+            writeln!(err, "{}", json_text(&failure.to_json()))
         } else {
             write!(err, "{}", failure_text(failure))
         };
@@ -154,6 +158,27 @@ fn is_deceptive(c: char) -> bool {
         || matches!(c,
             '\u{061c}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}'
             | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+}
+
+/// A JSON value in one line. JSON lets controls of C1 and what turns the direction of writing stand as they are; a terminal may obey them, so they are written
+/// as escapes, which mean the same.
+pub(crate) fn json_text(value: &serde_json::Value) -> String {
+    let text = value.to_string();
+    if !text.chars().any(is_deceptive) {
+        return text;
+    }
+    let mut safe = String::with_capacity(text.len());
+    for c in text.chars() {
+        if is_deceptive(c) {
+            // Deceptive ones stand in strings only, where an escape may stand.
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                let _ = write!(safe, "\\u{unit:04x}");
+            }
+        } else {
+            safe.push(c);
+        }
+    }
+    safe
 }
 
 /// A text whose further lines are set in, so that no message can look like two.
@@ -300,6 +325,17 @@ mod tests {
         );
         assert_eq!(one_line("a\nb\tc"), "a\\nb\\tc");
         assert_eq!(visible("Grüße, 世界 👩‍👩‍👧"), "Grüße, 世界 👩‍👩‍👧");
+    }
+
+    #[test]
+    fn json_is_as_safe_and_says_the_same() {
+        let value = serde_json::json!({ "text": "a\u{1b}\u{9b}\u{202e}\u{e0041}\n世" });
+        let text = json_text(&value);
+        assert!(!text.chars().any(is_deceptive), "{text}");
+        assert_eq!(
+            serde_json::from_str::<serde_json::Value>(&text).unwrap(),
+            value
+        );
     }
 
     #[test]

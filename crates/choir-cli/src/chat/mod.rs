@@ -20,7 +20,7 @@ use crate::cli::InThread;
 use crate::commands::{Feed, News, entry_json, members_table};
 use crate::context::{Context, Session};
 use crate::error::{Failure, Result};
-use crate::output::{BAD, BOLD, DIM, one_line};
+use crate::output::{BAD, BOLD, DIM, json_text, one_line};
 use crate::profile::Profile;
 
 /// How long the end waits for what was said last to be answered, and to be shown.
@@ -156,9 +156,11 @@ impl<'a> Chat<'a> {
                 self.seen = entries.last().map_or(self.seen, |entry| entry.seq);
                 if self.session.out().is_json() {
                     for entry in &entries {
-                        screen.show(
-                            &entry_json(self.thread, entry, self.session.names())?.to_string(),
-                        )?;
+                        screen.show(&json_text(&entry_json(
+                            self.thread,
+                            entry,
+                            self.session.names(),
+                        )?))?;
                     }
                 }
                 let effects = self.model.entries(self.now_ms(), &entries);

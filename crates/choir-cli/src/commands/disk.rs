@@ -65,7 +65,7 @@ pub(crate) fn check(out: Output, directory: &Path) -> Result<()> {
         }
         return Ok(());
     }
-    Err(Failure::failed("damaged", format!("{} of the log in {} are damaged", places(report.damage.len()), directory.display()))
+    Err(Failure::failed("damaged", format!("the log in {} is damaged in {}", directory.display(), places(report.damage.len())))
         .meaning("What is damaged is never served; everything else is as it was written. Nothing was changed.")
         .hint("restore the named files from a backup"))
 }
