@@ -143,6 +143,9 @@ impl Client {
         };
         let queue = machine_config.max_queued_actions;
         let mut machine = Machine::new(machine_config, config.credentials.clone(), seed);
+        if let Some(signatures) = &config.signatures {
+            machine.keys_mut().share(Arc::clone(signatures) as _);
+        }
         for (user_id, key) in &config.known_keys {
             machine.keys_mut().remember(user_id, *key);
         }

@@ -12,6 +12,7 @@ use choir_protocol::ids::{Audience, ClientId, UserId};
 use choir_protocol::key::{PublicKey, SecretKey};
 
 use crate::connector::{Connector, Endpoint, TcpConnector};
+use crate::signatures::SharedSignatures;
 
 type Refresh = dyn Fn(Error) -> Pin<Box<dyn Future<Output = Option<String>> + Send>> + Send + Sync;
 
@@ -38,6 +39,7 @@ pub struct Config {
     pub(crate) give_up_after: Option<Duration>,
     pub(crate) retain: Retain,
     pub(crate) known_keys: Vec<(UserId, PublicKey)>,
+    pub(crate) signatures: Option<Arc<SharedSignatures>>,
     pub(crate) refresh: Option<Arc<Refresh>>,
     pub(crate) connector: Arc<dyn Connector>,
 }
@@ -59,6 +61,7 @@ impl Config {
             give_up_after: None,
             retain: Retain::default(),
             known_keys: Vec::new(),
+            signatures: None,
             refresh: None,
             connector: Arc::new(TcpConnector),
         }
@@ -129,6 +132,13 @@ impl Config {
     #[must_use]
     pub const fn retain(mut self, retain: Retain) -> Self {
         self.retain = retain;
+        self
+    }
+
+    /// Shares what is known of signatures with other clients of this process that follow the same threads: each is then checked once, not once for each client.
+    #[must_use]
+    pub fn share_signatures(mut self, signatures: Arc<SharedSignatures>) -> Self {
+        self.signatures = Some(signatures);
         self
     }
 

@@ -42,6 +42,7 @@ mod connector;
 mod draft;
 mod events;
 mod shared;
+mod signatures;
 mod task;
 mod thread;
 mod websocket;
@@ -50,6 +51,7 @@ pub use client::{Client, Closed, Pending, Posted};
 pub use config::Config;
 pub use connector::{Connecting, Connector, Endpoint, TcpConnector, Transport};
 pub use draft::{Draft, NewThread, Settings};
+pub use signatures::SharedSignatures;
 pub use events::{ClientEvent, Events, ThreadEvent, Updates};
 pub use thread::{Earlier, ThreadHandle};
 
