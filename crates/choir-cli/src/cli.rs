@@ -4,12 +4,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use choir_protocol::hash::Hash;
-use choir_protocol::thread::{
-    Approval, MAX_EXPIRES_MS, MIN_EXPIRES_MS, Propose, Review, Role, Visibility,
-};
+use choir_protocol::thread::{Approval, MAX_EXPIRES_MS, MIN_EXPIRES_MS, Propose, Review, Role, Visibility};
 use clap::{Args, Parser, Subcommand, ValueHint};
 
-const ABOUT: &str = "Shared conversations of people and agents, where what isn't yours to publish waits for those whose it is.";
+const ABOUT: &str =
+    "Shared conversations of people and agents, where what isn't yours to publish waits for those whose it is.";
 
 const AFTER_HELP: &str = "\
 The first minute:
@@ -119,9 +118,7 @@ Examples:
     )]
     Threads(Threads),
     /// Who is in a thread
-    #[command(
-        after_help = "JSON: one object a line: {\"user_id\", \"name\", \"role\", \"agent\", \"joined\"}"
-    )]
+    #[command(after_help = "JSON: one object a line: {\"user_id\", \"name\", \"role\", \"agent\", \"joined\"}")]
     Members(InThread),
     /// Say something: published where you are a co-author, else a spec that awaits the co-authors
     #[command(
@@ -137,9 +134,7 @@ Examples:
     )]
     Post(Post),
     /// The specs that are open, and what has been decided on them
-    #[command(
-        after_help = "JSON: one object a line, as in control.specs (protocol Y5), with \"awaits_you\""
-    )]
+    #[command(after_help = "JSON: one object a line, as in control.specs (protocol Y5), with \"awaits_you\"")]
     Specs(InThread),
     /// Approve a spec, in the revision that you were shown
     #[command(after_help = DECIDE_HELP)]
@@ -191,17 +186,13 @@ signed the proof of it.
 JSON: {\"thread_id\", \"size\", \"root\", \"time\", \"server_key\", \"note\"}")]
     Checkpoint(InThread),
     /// Say up to where you have read
-    #[command(
-        after_help = "JSON: {\"thread_id\", \"seq\", \"unread\"}\n\nExample:\n  choir mark        # everything"
-    )]
+    #[command(after_help = "JSON: {\"thread_id\", \"seq\", \"unread\"}\n\nExample:\n  choir mark        # everything")]
     Mark(Mark),
     /// A log on this machine's disk
     #[command(subcommand)]
     Log(LogCommand),
     /// A completion script for your shell
-    #[command(
-        after_help = "Example:\n  choir completions bash > ~/.local/share/bash-completion/completions/choir"
-    )]
+    #[command(after_help = "Example:\n  choir completions bash > ~/.local/share/bash-completion/completions/choir")]
     Completions {
         /// Which shell
         shell: clap_complete::Shell,
@@ -584,20 +575,14 @@ fn parse_approval(text: &str) -> Result<Approval, String> {
 
 fn parse_expiry(text: &str) -> Result<u64, String> {
     const EXPECTED: &str = "expected a span between 1m and 90d, like 30m, 12h or 7d";
-    let (digits, unit) = text.split_at(
-        text.find(|c: char| !c.is_ascii_digit())
-            .unwrap_or(text.len()),
-    );
+    let (digits, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
     let unit_ms: u64 = match unit {
         "m" | "min" => 60_000,
         "h" => 3_600_000,
         "d" => 86_400_000,
         _ => return Err(EXPECTED.to_owned()),
     };
-    let ms = digits
-        .parse::<u64>()
-        .ok()
-        .and_then(|n| n.checked_mul(unit_ms));
+    let ms = digits.parse::<u64>().ok().and_then(|n| n.checked_mul(unit_ms));
     ms.filter(|ms| (MIN_EXPIRES_MS..=MAX_EXPIRES_MS).contains(ms))
         .ok_or_else(|| EXPECTED.to_owned())
 }
@@ -616,12 +601,7 @@ mod tests {
     #[test]
     fn help_documents_the_exit_codes() {
         let help = Cli::command().render_long_help().to_string();
-        for line in [
-            "0  done",
-            "1  failed",
-            "2  the command line",
-            "3  no connection",
-        ] {
+        for line in ["0  done", "1  failed", "2  the command line", "3  no connection"] {
             assert!(help.contains(line), "{line}");
         }
     }

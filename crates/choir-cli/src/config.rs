@@ -89,21 +89,13 @@ impl File {
             ("limits.max_subscriptions", limits.max_subscriptions),
             ("limits.max_in_flight", limits.max_in_flight),
             ("limits.max_replay", limits.max_replay),
-            (
-                "limits.max_actions_per_second",
-                limits.max_actions_per_second,
-            ),
-            (
-                "limits.max_requests_per_second",
-                limits.max_requests_per_second,
-            ),
+            ("limits.max_actions_per_second", limits.max_actions_per_second),
+            ("limits.max_requests_per_second", limits.max_requests_per_second),
             ("heartbeat.interval_ms", self.heartbeat().interval_ms),
             ("heartbeat.timeout_ms", self.heartbeat().timeout_ms),
         ];
         if let Some((name, _)) = named.iter().find(|(_, value)| *value == 0) {
-            return Err(not_started(format!(
-                "{name} is 0, with which nothing would work"
-            )));
+            return Err(not_started(format!("{name} is 0, with which nothing would work")));
         }
         if limits.max_content_bytes > limits.max_message_bytes {
             return Err(not_started(format!(
@@ -111,14 +103,9 @@ impl File {
                 limits.max_content_bytes, limits.max_message_bytes
             )));
         }
-        if let Some(origin) = self
-            .origins
-            .iter()
-            .find(|origin| origin.parse::<Audience>().is_err())
-        {
-            return Err(not_started(format!("{origin:?} is no origin")).hint(
-                "write it as browsers do: https://host or https://host:port, without a path",
-            ));
+        if let Some(origin) = self.origins.iter().find(|origin| origin.parse::<Audience>().is_err()) {
+            return Err(not_started(format!("{origin:?} is no origin"))
+                .hint("write it as browsers do: https://host or https://host:port, without a path"));
         }
         Ok(())
     }
@@ -133,12 +120,8 @@ impl File {
             max_subscriptions: own.max_subscriptions.unwrap_or(default.max_subscriptions),
             max_in_flight: own.max_in_flight.unwrap_or(default.max_in_flight),
             max_replay: own.max_replay.unwrap_or(default.max_replay),
-            max_actions_per_second: own
-                .max_actions_per_second
-                .unwrap_or(default.max_actions_per_second),
-            max_requests_per_second: own
-                .max_requests_per_second
-                .unwrap_or(default.max_requests_per_second),
+            max_actions_per_second: own.max_actions_per_second.unwrap_or(default.max_actions_per_second),
+            max_requests_per_second: own.max_requests_per_second.unwrap_or(default.max_requests_per_second),
         }
     }
 
@@ -190,9 +173,7 @@ fn distance(a: &str, b: &str) -> usize {
             *first = left;
         }
         for (cell, y) in row.iter_mut().skip(1).zip(b.bytes()) {
-            let next = (*cell + 1)
-                .min(left + 1)
-                .min(diagonal + usize::from(x != y));
+            let next = (*cell + 1).min(left + 1).min(diagonal + usize::from(x != y));
             diagonal = *cell;
             left = next;
             *cell = next;
@@ -207,9 +188,7 @@ mod tests {
 
     #[test]
     fn what_is_left_out_has_its_default() {
-        let file =
-            File::parse("audiences = [\"https://choir.example\"]\n[limits]\nmax_clients = 5\n")
-                .unwrap();
+        let file = File::parse("audiences = [\"https://choir.example\"]\n[limits]\nmax_clients = 5\n").unwrap();
         assert_eq!(
             file.limits(),
             Limits {

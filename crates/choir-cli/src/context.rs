@@ -4,9 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use choir_client::{
-    Client, Config, Connecting, Connector, Endpoint, Scope, TcpConnector, Transport,
-};
+use choir_client::{Client, Config, Connecting, Connector, Endpoint, Scope, TcpConnector, Transport};
 use choir_protocol::entry::{Entry, Kind};
 use choir_protocol::ids::{Audience, Id, Seq, ThreadId, UserId};
 use choir_protocol::json::{self, Value};
@@ -68,10 +66,7 @@ impl Context {
     /// The key: a file named for this command, else `CHOIR_KEY`, else the profile's.
     pub(crate) fn key(&self) -> Result<SecretKey> {
         if let Some(path) = &self.key {
-            if path
-                .to_str()
-                .is_some_and(|text| profile::parse_key(text).is_some())
-            {
+            if path.to_str().is_some_and(|text| profile::parse_key(text).is_some()) {
                 return Err(Failure::usage("--key names a file, and got a key")
                     .meaning("Everybody on this machine can see what stands on a command line: count this key as known to them.")
                     .hint("write it to a file, or hand it over in the variable CHOIR_KEY"));
@@ -146,9 +141,7 @@ struct DialState {
 
 impl Dialled {
     fn lock(&self) -> std::sync::MutexGuard<'_, DialState> {
-        self.state
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// Why the first dialling failed; never where it didn't.
@@ -256,9 +249,10 @@ impl Session {
 
     /// The key of the server's checkpoints.
     pub(crate) fn server_key(&self) -> Result<PublicKey> {
-        let hello = self.heard.hello().ok_or_else(|| {
-            Failure::failed("internal", "the server didn't say which key is its own")
-        })?;
+        let hello = self
+            .heard
+            .hello()
+            .ok_or_else(|| Failure::failed("internal", "the server didn't say which key is its own"))?;
         Ok(hello.server.key)
     }
 
@@ -298,15 +292,8 @@ impl Session {
         }
         let mine = self.threads(Scope::Mine).await?;
         match meant(text, &mine) {
-            Err(failure) if failure.code == "not_found" => {
-                meant(text, &self.threads(Scope::Public).await?).map_err(|other| {
-                    if other.code == "not_found" {
-                        failure
-                    } else {
-                        other
-                    }
-                })
-            }
+            Err(failure) if failure.code == "not_found" => meant(text, &self.threads(Scope::Public).await?)
+                .map_err(|other| if other.code == "not_found" { failure } else { other }),
             found => found,
         }
     }
@@ -383,9 +370,10 @@ impl Session {
         let mut candidates: Vec<Candidate<Id>> = Vec::new();
         loop {
             let page = self.history(thread, before, PAGE).await?;
-            let posted = page.entries.iter().filter(|entry| {
-                entry.kind == Kind::MessagePosted && (!own || entry.author == self.me)
-            });
+            let posted = page
+                .entries
+                .iter()
+                .filter(|entry| entry.kind == Kind::MessagePosted && (!own || entry.author == self.me));
             let mut earlier: Vec<Candidate<Id>> = posted
                 .map(|entry| Candidate {
                     id: entry.id,
@@ -398,9 +386,7 @@ impl Session {
             let found = pick("message", text, &candidates);
             match found {
                 // An id's part may fit an older one, too; the newest that fits is what people mean.
-                Err(failure) if failure.code == "not_found" && page.from > Seq::ZERO => {
-                    before = page.from.next()
-                }
+                Err(failure) if failure.code == "not_found" && page.from > Seq::ZERO => before = page.from.next(),
                 found => return found,
             }
         }
@@ -510,8 +496,8 @@ fn read_stdin(out: Output) -> Result<String> {
     stdin
         .read_to_end(&mut bytes)
         .map_err(|error| Failure::failed("io", format!("stdin could not be read: {error}")))?;
-    let text = String::from_utf8(bytes)
-        .map_err(|_| Failure::usage("stdin isn't UTF-8").meaning("Nothing was sent."))?;
+    let text =
+        String::from_utf8(bytes).map_err(|_| Failure::usage("stdin isn't UTF-8").meaning("Nothing was sent."))?;
     // The line feed that ends a file or a piped line isn't part of what is said.
     Ok(text
         .strip_suffix('\n')
@@ -548,10 +534,7 @@ mod tests {
         assert_eq!(meant("Standup", &rows), Ok(rows[0].thread_id));
         assert_eq!(meant("standup", &rows), Ok(rows[0].thread_id));
         assert_eq!(meant("03030303", &rows), Ok(rows[2].thread_id));
-        assert_eq!(
-            meant("Ideas", &rows).unwrap_err().kind,
-            crate::error::Kind::Usage
-        );
+        assert_eq!(meant("Ideas", &rows).unwrap_err().kind, crate::error::Kind::Usage);
         assert_eq!(meant("Other", &rows).unwrap_err().code, "not_found");
     }
 }

@@ -54,9 +54,7 @@ impl Failure {
         // Better ones are said where more is known.
         let hint = match code {
             "io" => Some("check that it exists, that you may use it, and that the disk isn't full"),
-            "internal" => Some(
-                "this is a fault of choir's: please report it, with the command and its output",
-            ),
+            "internal" => Some("this is a fault of choir's: please report it, with the command and its output"),
             "connection_lost" => Some("try again once the server can be reached"),
             _ => None,
         };
@@ -86,10 +84,7 @@ impl Failure {
 
     /// A file that couldn't be read or written.
     pub(crate) fn file(doing: &str, path: &std::path::Path, error: &io::Error) -> Self {
-        Self::failed(
-            "io",
-            format!("could not {doing} {}: {error}", path.display()),
-        )
+        Self::failed("io", format!("could not {doing} {}: {error}", path.display()))
     }
 
     /// The same, with what it means for the data.
@@ -145,29 +140,21 @@ impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Self {
         let kind = match error.code {
             Code::ConnectionLost | Code::Closed => Kind::Connection,
-            Code::Wire(
-                ErrorCode::AuthenticationFailed
-                | ErrorCode::Superseded
-                | ErrorCode::HeartbeatTimeout,
-            ) => Kind::Connection,
+            Code::Wire(ErrorCode::AuthenticationFailed | ErrorCode::Superseded | ErrorCode::HeartbeatTimeout) => {
+                Kind::Connection
+            }
             _ => Kind::Failed,
         };
         // A server's texts are a stranger's, too.
         let said = crate::output::one_line(&error.message);
         let message = match &error.cause {
-            Some(cause) => format!(
-                "{said} ({}: {})",
-                error.code,
-                crate::output::one_line(cause)
-            ),
+            Some(cause) => format!("{said} ({}: {})", error.code, crate::output::one_line(cause)),
             None => format!("{said} ({})", error.code),
         };
         let mut failure = Self::new(kind, error.code.as_str(), message);
         let Code::Wire(code) = error.code else {
             failure.meaning = Some("What was sent last isn't known to be stored.".to_owned());
-            failure.hint = Some(
-                "look with `choir history` or `choir specs` before you do it again".to_owned(),
-            );
+            failure.hint = Some("look with `choir history` or `choir specs` before you do it again".to_owned());
             return failure;
         };
         let (meaning, hint) = advice(code);
@@ -197,25 +184,17 @@ const fn advice(code: ErrorCode) -> (Option<&'static str>, Option<&'static str>)
         ),
         ErrorCode::SubscriptionError | ErrorCode::NotFound => (
             UNCHANGED,
-            Some(
-                "it doesn't exist, or you may not see it; `choir threads` and `choir specs` list what you can see",
-            ),
+            Some("it doesn't exist, or you may not see it; `choir threads` and `choir specs` list what you can see"),
         ),
         ErrorCode::PermissionDenied => (
             UNCHANGED,
-            Some(
-                "`choir members` shows who may do this, and `choir thread show` the thread's rules",
-            ),
+            Some("`choir members` shows who may do this, and `choir thread show` the thread's rules"),
         ),
         ErrorCode::Conflict => (
             UNCHANGED,
-            Some(
-                "the thread has moved on: look again with `choir specs` or `choir history`, then decide anew",
-            ),
+            Some("the thread has moved on: look again with `choir specs` or `choir history`, then decide anew"),
         ),
-        ErrorCode::SignatureInvalid => {
-            (UNCHANGED, Some("the key doesn't fit the user; check --key"))
-        }
+        ErrorCode::SignatureInvalid => (UNCHANGED, Some("the key doesn't fit the user; check --key")),
         ErrorCode::ClockSkew => (
             UNCHANGED,
             Some("set this machine's clock: it differs from the server's by more than 5 minutes"),
@@ -224,15 +203,10 @@ const fn advice(code: ErrorCode) -> (Option<&'static str>, Option<&'static str>)
             Some("It isn't known whether it was stored."),
             Some("look with `choir history` or `choir specs` before you do it again"),
         ),
-        ErrorCode::ContentTooLarge => (
-            UNCHANGED,
-            Some("shorten it, or split it into several messages"),
-        ),
+        ErrorCode::ContentTooLarge => (UNCHANGED, Some("shorten it, or split it into several messages")),
         ErrorCode::Limit => (
             UNCHANGED,
-            Some(
-                "a limit of the server is reached; finish or withdraw something first, or ask its operator",
-            ),
+            Some("a limit of the server is reached; finish or withdraw something first, or ask its operator"),
         ),
         ErrorCode::RateLimited => (UNCHANGED, Some("wait a moment and try again")),
         ErrorCode::StateDesync => (
@@ -247,10 +221,7 @@ const fn advice(code: ErrorCode) -> (Option<&'static str>, Option<&'static str>)
                 "the server doesn't take what this version of choir sends; check both versions with `choir --version`",
             ),
         ),
-        ErrorCode::HeartbeatTimeout => (
-            None,
-            Some("the connection is too slow or broken; try again"),
-        ),
+        ErrorCode::HeartbeatTimeout => (None, Some("the connection is too slow or broken; try again")),
         ErrorCode::Internal => (
             Some("It isn't known whether it was stored."),
             Some("the fault is the server's; its log says more"),
@@ -273,12 +244,7 @@ mod tests {
 
     #[test]
     fn exit_codes_are_those_that_help_documents() {
-        assert_eq!(
-            Failure::from(ClientError::connection_lost("gone"))
-                .kind
-                .exit_code(),
-            3
-        );
+        assert_eq!(Failure::from(ClientError::connection_lost("gone")).kind.exit_code(), 3);
         assert_eq!(
             Failure::from(ClientError::wire(ErrorCode::Conflict, "no"))
                 .kind
@@ -296,10 +262,7 @@ mod tests {
 
     #[test]
     fn a_servers_words_can_not_steer_the_terminal() {
-        let failure = Failure::from(ClientError::wire(
-            ErrorCode::Conflict,
-            "no\u{1b}[2J\nHint: pay",
-        ));
+        let failure = Failure::from(ClientError::wire(ErrorCode::Conflict, "no\u{1b}[2J\nHint: pay"));
         assert!(!failure.message.contains('\u{1b}') && !failure.message.contains('\n'));
     }
 }

@@ -81,9 +81,7 @@ fn first_text(bytes: &[u8]) -> Part<'_> {
     let (length, start) = match frame {
         [FINAL_TEXT, length @ 0..126, ..] => (u64::from(*length), 2),
         [FINAL_TEXT, 126, a, b, ..] => (u64::from(u16::from_be_bytes([*a, *b])), 4),
-        [FINAL_TEXT, 127, a, b, c, d, e, f, g, h, ..] => {
-            (u64::from_be_bytes([*a, *b, *c, *d, *e, *f, *g, *h]), 10)
-        }
+        [FINAL_TEXT, 127, a, b, c, d, e, f, g, h, ..] => (u64::from_be_bytes([*a, *b, *c, *d, *e, *f, *g, *h]), 10),
         [] | [FINAL_TEXT] | [FINAL_TEXT, 126 | 127, ..] => return Part::More,
         _ => return Part::Other,
     };
@@ -106,11 +104,7 @@ fn hello(text: &[u8]) -> Option<Hello> {
 }
 
 impl AsyncRead for Overheard {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
         if self.bytes.is_some() {
@@ -122,11 +116,7 @@ impl AsyncRead for Overheard {
 }
 
 impl AsyncWrite for Overheard {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }
 
@@ -167,10 +157,7 @@ mod tests {
             }
             bytes.extend(&text);
             for cut in [0, 10, 36, 37, 38, 40, bytes.len() - 1] {
-                assert!(
-                    matches!(first_text(&bytes[..cut]), Part::More),
-                    "{length} {cut}"
-                );
+                assert!(matches!(first_text(&bytes[..cut]), Part::More), "{length} {cut}");
             }
             bytes.extend(b"\x81\x02hi");
             assert!(
@@ -178,9 +165,6 @@ mod tests {
                 "{length}"
             );
         }
-        assert!(matches!(
-            first_text(b"HTTP/1.1 400 No\r\n\r\nno"),
-            Part::Other
-        ));
+        assert!(matches!(first_text(b"HTTP/1.1 400 No\r\n\r\nno"), Part::Other));
     }
 }

@@ -44,11 +44,7 @@ impl Output {
     }
 
     /// The object with `--json`, else the line.
-    pub(crate) fn either(
-        self,
-        value: impl FnOnce() -> serde_json::Value,
-        text: impl FnOnce() -> String,
-    ) -> Result<()> {
+    pub(crate) fn either(self, value: impl FnOnce() -> serde_json::Value, text: impl FnOnce() -> String) -> Result<()> {
         if self.json {
             self.object(&value())
         } else {
@@ -60,11 +56,7 @@ impl Output {
     pub(crate) fn note(self, text: impl AsRef<str>) {
         let mut err = anstream::stderr().lock();
         let _ = if self.json {
-            writeln!(
-                err,
-                "{}",
-                json_text(&serde_json::json!({ "note": text.as_ref() }))
-            )
+            writeln!(err, "{}", json_text(&serde_json::json!({ "note": text.as_ref() })))
         } else {
             writeln!(err, "{DIM}{}{DIM:#}", text.as_ref())
         };
@@ -207,8 +199,7 @@ pub(crate) fn content_text(content: &Value) -> String {
 
 /// A value of the protocol's JSON as this program's.
 pub(crate) fn json_of(value: &impl serde::Serialize) -> Result<serde_json::Value> {
-    serde_json::to_value(value)
-        .map_err(|error| Failure::failed("internal", format!("could not write JSON: {error}")))
+    serde_json::to_value(value).map_err(|error| Failure::failed("internal", format!("could not write JSON: {error}")))
 }
 
 // --------------------------------------------------------------------------------------------------------------------------------------------- ids
@@ -242,22 +233,13 @@ pub(crate) fn now() -> Timestamp {
 pub(crate) fn date_time(at: Timestamp) -> String {
     let (year, month, day) = civil(at.get() / MS_A_DAY);
     let minutes = at.get() % MS_A_DAY / 60_000;
-    format!(
-        "{year:04}-{month:02}-{day:02} {:02}:{:02}",
-        minutes / 60,
-        minutes % 60
-    )
+    format!("{year:04}-{month:02}-{day:02} {:02}:{:02}", minutes / 60, minutes % 60)
 }
 
 /// `00:57:03`, in UTC.
 pub(crate) fn clock(at: Timestamp) -> String {
     let seconds = at.get() % MS_A_DAY / 1000;
-    format!(
-        "{:02}:{:02}:{:02}",
-        seconds / 3600,
-        seconds / 60 % 60,
-        seconds % 60
-    )
+    format!("{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60)
 }
 
 /// `5 min`, `3 h`, `2 d`: a span, rounded down.
@@ -294,10 +276,7 @@ const fn civil(days: u64) -> (u64, u64, u64) {
 // ------------------------------------------------------------------------------------------------------------------------------------------- tables
 
 /// A table without lines: a head that stands back, columns set apart. Cells must be safe to show.
-pub(crate) fn table<const N: usize>(
-    head: [&str; N],
-    rows: impl IntoIterator<Item = [String; N]>,
-) -> String {
+pub(crate) fn table<const N: usize>(head: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
     use comfy_table::{Attribute, Cell, ContentArrangement, Table, presets};
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
@@ -332,18 +311,12 @@ mod tests {
         let value = serde_json::json!({ "text": "a\u{1b}\u{9b}\u{202e}\u{e0041}\n世" });
         let text = json_text(&value);
         assert!(!text.chars().any(is_deceptive), "{text}");
-        assert_eq!(
-            serde_json::from_str::<serde_json::Value>(&text).unwrap(),
-            value
-        );
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap(), value);
     }
 
     #[test]
     fn a_message_can_not_look_like_two() {
-        assert_eq!(
-            set_in("one\n12:00 mallory: two", "  "),
-            "one\n  12:00 mallory: two"
-        );
+        assert_eq!(set_in("one\n12:00 mallory: two", "  "), "one\n  12:00 mallory: two");
     }
 
     #[test]

@@ -22,11 +22,7 @@ pub(crate) struct Candidate<Id> {
 }
 
 /// The one of `candidates`, oldest first, that `text` means. `what` is what they are, as in "spec".
-pub(crate) fn pick<Id: ToString + Copy>(
-    what: &str,
-    text: &str,
-    candidates: &[Candidate<Id>],
-) -> Result<Id> {
+pub(crate) fn pick<Id: ToString + Copy>(what: &str, text: &str, candidates: &[Candidate<Id>]) -> Result<Id> {
     if text == "last" {
         return candidates
             .last()
@@ -64,9 +60,7 @@ fn none(what: &str, text: &str) -> Failure {
         format!("no {what} that you can see here is called {text:?}")
     };
     let hint = match what {
-        "spec" => {
-            "`choir specs` lists the open ones; one that was decided or withdrawn can't be acted on"
-        }
+        "spec" => "`choir specs` lists the open ones; one that was decided or withdrawn can't be acted on",
         "thread" => "`choir threads` and `choir threads --public` list those that you can read",
         _ => "`choir history` shows them with their numbers",
     };
@@ -76,11 +70,7 @@ fn none(what: &str, text: &str) -> Failure {
 }
 
 /// Says which are meant, so that one can be named.
-pub(crate) fn ambiguous<Id: ToString>(
-    what: &str,
-    text: &str,
-    several: &[&Candidate<Id>],
-) -> Failure {
+pub(crate) fn ambiguous<Id: ToString>(what: &str, text: &str, several: &[&Candidate<Id>]) -> Failure {
     let list: Vec<String> = several
         .iter()
         .take(5)
@@ -135,20 +125,10 @@ mod tests {
     #[test]
     fn what_means_none_or_several_is_refused() {
         let list = candidates();
-        assert_eq!(
-            pick("spec", "aaaa", &list).unwrap_err().kind,
-            crate::error::Kind::Usage
-        );
+        assert_eq!(pick("spec", "aaaa", &list).unwrap_err().kind, crate::error::Kind::Usage);
         for wrong in ["", "8", "aaa", "ffff", "019ac7e9"] {
-            assert_eq!(
-                pick("spec", wrong, &list).unwrap_err().code,
-                "not_found",
-                "{wrong:?}"
-            );
+            assert_eq!(pick("spec", wrong, &list).unwrap_err().code, "not_found", "{wrong:?}");
         }
-        assert_eq!(
-            pick::<Id>("spec", "last", &[]).unwrap_err().code,
-            "not_found"
-        );
+        assert_eq!(pick::<Id>("spec", "last", &[]).unwrap_err().code, "not_found");
     }
 }

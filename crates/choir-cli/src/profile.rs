@@ -109,12 +109,8 @@ impl Profile {
         let mut settings = read_settings(&path)?;
         change(&mut settings);
         if settings != self.settings || !path.exists() {
-            let text = toml::to_string_pretty(&settings).map_err(|error| {
-                Failure::failed(
-                    "internal",
-                    format!("could not write {}: {error}", path.display()),
-                )
-            })?;
+            let text = toml::to_string_pretty(&settings)
+                .map_err(|error| Failure::failed("internal", format!("could not write {}: {error}", path.display())))?;
             self.create_directory()?;
             replace(&path, text.as_bytes())?;
         }
@@ -132,19 +128,8 @@ impl Profile {
     }
 
     /// Changes what is remembered of a server.
-    pub(crate) fn update_server(
-        &mut self,
-        audience: &Audience,
-        change: impl FnOnce(&mut Server),
-    ) -> Result<()> {
-        self.update(|settings| {
-            change(
-                settings
-                    .servers
-                    .entry(audience.as_str().to_owned())
-                    .or_default(),
-            )
-        })
+    pub(crate) fn update_server(&mut self, audience: &Audience, change: impl FnOnce(&mut Server)) -> Result<()> {
+        self.update(|settings| change(settings.servers.entry(audience.as_str().to_owned()).or_default()))
     }
 
     // ------------------------------------------------------------------------------------------------------------------------------------------ names
@@ -213,10 +198,8 @@ impl Profile {
             return key_in(&path);
         }
         let profile = self.flag();
-        Err(
-            Failure::usage(format!("there is no key in {}", path.display()))
-                .hint(format!("make one: choir{profile} key new")),
-        )
+        Err(Failure::usage(format!("there is no key in {}", path.display()))
+            .hint(format!("make one: choir{profile} key new")))
     }
 
     /// How this profile is chosen on a command line.
@@ -239,20 +222,15 @@ impl Profile {
                     .hint("`choir key show` shows whose it is; with --force it is moved aside, and you become somebody else"));
             }
             let moved = free_name(&path);
-            fs::rename(&path, &moved)
-                .map_err(|error| Failure::file("move aside", &path, &error))?;
+            fs::rename(&path, &moved).map_err(|error| Failure::file("move aside", &path, &error))?;
             aside = Some(moved);
         }
         let mut seed = [0_u8; 32];
-        getrandom::fill(&mut seed).map_err(|error| {
-            Failure::failed("io", format!("the system gave no random bytes: {error}"))
-        })?;
+        getrandom::fill(&mut seed)
+            .map_err(|error| Failure::failed("io", format!("the system gave no random bytes: {error}")))?;
         let user = UserId::of_key(&SecretKey::from_seed(&seed).public());
         self.create_directory()?;
-        create_secret(
-            &path,
-            &format!("{SECRET_PREFIX}{}\n", base64url_encode(&seed)),
-        )?;
+        create_secret(&path, &format!("{SECRET_PREFIX}{}\n", base64url_encode(&seed)))?;
         self.update(|settings| settings.user_id = Some(user.clone()))?;
         Ok((user, aside))
     }
@@ -365,9 +343,7 @@ fn read_settings(path: &Path) -> Result<Settings> {
                 error.to_string().trim_end()
             ))
             .meaning("Nothing was changed.")
-            .hint(
-                "correct the file, or move it away to begin anew; your key is in a file of its own",
-            )
+            .hint("correct the file, or move it away to begin anew; your key is in a file of its own")
         }),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Settings::default()),
         Err(error) => Err(Failure::file("read", path, &error)),
@@ -382,17 +358,14 @@ fn neighbours(profiles: &Path) -> BTreeMap<UserId, String> {
             continue;
         };
         let Ok(Settings {
-            user_id: Some(user),
-            ..
+            user_id: Some(user), ..
         }) = read_settings(&entry.path().join("profile.toml"))
         else {
             continue;
         };
         // `default` says nothing of who it is; the login name does.
         let name = match std::env::var("USER") {
-            Ok(login) if name == DEFAULT_PROFILE && !login.is_empty() => {
-                crate::output::one_line(&login)
-            }
+            Ok(login) if name == DEFAULT_PROFILE && !login.is_empty() => crate::output::one_line(&login),
             _ => name,
         };
         users.insert(user, name);
@@ -401,9 +374,7 @@ fn neighbours(profiles: &Path) -> BTreeMap<UserId, String> {
 }
 
 fn key_text(user: &UserId) -> &str {
-    user.as_str()
-        .strip_prefix("ed25519:")
-        .unwrap_or(user.as_str())
+    user.as_str().strip_prefix("ed25519:").unwrap_or(user.as_str())
 }
 
 /// A name beside `path` that nothing has.
@@ -451,12 +422,7 @@ mod tests {
         let text = base64url_encode(&[7; 32]);
         let user = SecretKey::from_seed(&[7; 32]).public();
         assert_eq!(parse_key(&text).unwrap().public(), user);
-        assert_eq!(
-            parse_key(&format!("{SECRET_PREFIX}{text}\n"))
-                .unwrap()
-                .public(),
-            user
-        );
+        assert_eq!(parse_key(&format!("{SECRET_PREFIX}{text}\n")).unwrap().public(), user);
         for wrong in [
             "",
             "choir-secret-ed25519:",
@@ -498,10 +464,7 @@ mod tests {
         assert_eq!(UserId::of_key(&bob.key().unwrap().public()), first);
         let (second, aside) = bob.new_key(true).unwrap();
         assert_ne!(first, second);
-        assert_eq!(
-            UserId::of_key(&key_in(&aside.unwrap()).unwrap().public()),
-            first
-        );
+        assert_eq!(UserId::of_key(&key_in(&aside.unwrap()).unwrap().public()), first);
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt;
@@ -540,8 +503,7 @@ mod tests {
         bob.keep_shown(&[(spec, Hash::of(b"two"))]).unwrap();
         assert_eq!(bob.shown(spec), Some(Hash::of(b"two")));
         for n in 0..MAX_SHOWN as u64 {
-            bob.keep_shown(&[(Id::v7(n + 2, [2; 10]), Hash::of(b"x"))])
-                .unwrap();
+            bob.keep_shown(&[(Id::v7(n + 2, [2; 10]), Hash::of(b"x"))]).unwrap();
         }
         assert_eq!(bob.shown(spec), None, "the list is bounded");
     }

@@ -38,8 +38,7 @@ pub(crate) fn run(global: &Global, arguments: &Serve) -> Result<()> {
         .enable_all()
         .build()
         .map_err(|error| {
-            Failure::failed("io", format!("could not start: {error}"))
-                .meaning("The server didn't start.")
+            Failure::failed("io", format!("could not start: {error}")).meaning("The server didn't start.")
         })?;
     // Before the log is opened: a signal that comes while it is read must not be lost.
     let signals = runtime.block_on(async { Signals::new() })?;
@@ -90,7 +89,12 @@ fn announce(out: Output, server: &Server, directory: &Path) -> Result<()> {
     let shown: PathBuf = std::path::absolute(directory).unwrap_or_else(|_| directory.to_owned());
     out.either(
         || serde_json::json!({ "ready": true, "url": url, "http": http, "data": shown, "server_key": server.key() }),
-        || format!("{BOLD}choir{BOLD:#} listens on {BOLD}{url}{BOLD:#} {DIM}{http}, data in {}{DIM:#}", shown.display()),
+        || {
+            format!(
+                "{BOLD}choir{BOLD:#} listens on {BOLD}{url}{BOLD:#} {DIM}{http}, data in {}{DIM:#}",
+                shown.display()
+            )
+        },
     )
 }
 

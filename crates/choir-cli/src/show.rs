@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use choir_protocol::action::{
-    CreateThread, EditMessage, Join, NewMember, ProcessApproval, RedactMessage, RemoveMember,
-    ReviseSpec, SubmitMessage, UpdateThread, WithdrawSpec,
+    CreateThread, EditMessage, Join, NewMember, ProcessApproval, RedactMessage, RemoveMember, ReviseSpec,
+    SubmitMessage, UpdateThread, WithdrawSpec,
 };
 use choir_protocol::de::from_value;
 use choir_protocol::entry::{Body, Entry, Kind};
@@ -16,8 +16,8 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::output::{
-    BAD, BOLD, DIM, GOOD, WAITING, clock, content_text, date_time, one_line, preview, set_in,
-    short, short_user, span, style_of,
+    BAD, BOLD, DIM, GOOD, WAITING, clock, content_text, date_time, one_line, preview, set_in, short, short_user, span,
+    style_of,
 };
 use crate::profile::Profile;
 
@@ -32,8 +32,7 @@ pub(crate) trait Names {
 
 impl Names for Profile {
     fn name(&self, user: &UserId) -> String {
-        self.name_of(user)
-            .map_or_else(|| short_user(user), one_line)
+        self.name_of(user).map_or_else(|| short_user(user), one_line)
     }
 }
 
@@ -88,11 +87,7 @@ impl<'a, N: Names> Renderer<'a, N> {
                 self.names.name(&entry.author)
             )
         });
-        let line = format!(
-            "{DIM}{} {:>4}{DIM:#}  {text}",
-            clock(entry.timestamp),
-            entry.seq.get()
-        );
+        let line = format!("{DIM}{} {:>4}{DIM:#}  {text}", clock(entry.timestamp), entry.seq.get());
         let day = date_time(entry.timestamp)
             .split(' ')
             .next()
@@ -111,10 +106,7 @@ impl<'a, N: Names> Renderer<'a, N> {
         if let Body::Erased(by) = entry.body {
             return Some(match entry.kind {
                 Kind::MessagePosted => format!("{who}: {DIM}(erased by entry {by}){DIM:#}"),
-                _ => format!(
-                    "{DIM}{} of {who}{DIM} (erased by entry {by}){DIM:#}",
-                    entry.kind
-                ),
+                _ => format!("{DIM}{} of {who}{DIM} (erased by entry {by}){DIM:#}", entry.kind),
             });
         }
         Some(match &entry.kind {
@@ -130,10 +122,7 @@ impl<'a, N: Names> Renderer<'a, N> {
                 } else {
                     format!(" and invited {}", invited.join(", "))
                 };
-                format!(
-                    "{who} made the thread {BOLD}{}{BOLD:#}{with}",
-                    one_line(&title)
-                )
+                format!("{who} made the thread {BOLD}{}{BOLD:#}{with}", one_line(&title))
             }
             Kind::MessagePosted => {
                 let Posted { content, parent } = read(entry)?;
@@ -143,9 +132,7 @@ impl<'a, N: Names> Renderer<'a, N> {
                 format!("{who}: {reply}{}", set_in(&content_text(&content), INDENT))
             }
             Kind::MessageEdited => {
-                let EditMessage {
-                    message, content, ..
-                } = read(entry)?;
+                let EditMessage { message, content, .. } = read(entry)?;
                 format!(
                     "{who} edited {}: {}",
                     short(&message),
@@ -158,16 +145,8 @@ impl<'a, N: Names> Renderer<'a, N> {
             }
             Kind::ThreadUpdated => format!("{who} {}", settings_text(&read(entry)?)),
             Kind::MemberAdded => {
-                let NewMember {
-                    user_id,
-                    role,
-                    agent,
-                } = read(entry)?;
-                let agent = if agent == Some(true) {
-                    ", an agent"
-                } else {
-                    ""
-                };
+                let NewMember { user_id, role, agent } = read(entry)?;
+                let agent = if agent == Some(true) { ", an agent" } else { "" };
                 let whom = styled(self.names, &user_id);
                 if entry.author.is_choir() {
                     format!("{whom} is now a {}{agent}", role.as_str())
@@ -177,14 +156,7 @@ impl<'a, N: Names> Renderer<'a, N> {
             }
             Kind::MemberJoined => {
                 let Join { agent } = read(entry)?;
-                format!(
-                    "{who} joined{}",
-                    if agent == Some(true) {
-                        " as an agent"
-                    } else {
-                        ""
-                    }
-                )
+                format!("{who} joined{}", if agent == Some(true) { " as an agent" } else { "" })
             }
             Kind::MemberRemoved => {
                 let RemoveMember { user_id } = read(entry)?;
@@ -212,31 +184,18 @@ impl<'a, N: Names> Renderer<'a, N> {
             }
             Kind::ApprovalGiven => {
                 let ProcessApproval {
-                    spec,
-                    decision,
-                    reason,
-                    ..
+                    spec, decision, reason, ..
                 } = read(entry)?;
                 let why = reason
                     .map(|reason| format!(" – {}", set_in(&reason, INDENT)))
                     .unwrap_or_default();
                 format!("{who} {} {}{why}", decision_text(decision), self.spec(spec))
             }
-            Kind::Other(kind) => format!(
-                "{DIM}{who}{DIM}: {} (of a later version){DIM:#}",
-                one_line(kind)
-            ),
+            Kind::Other(kind) => format!("{DIM}{who}{DIM}: {} (of a later version){DIM:#}", one_line(kind)),
         })
     }
 
-    fn proposal(
-        &mut self,
-        entry: &Entry,
-        spec: Id,
-        verb: &str,
-        who: &str,
-        content: &Value,
-    ) -> String {
+    fn proposal(&mut self, entry: &Entry, spec: Id, verb: &str, who: &str, content: &Value) -> String {
         let text = content_text(content);
         self.said.insert(spec, preview(&text, PREVIEW));
         if let Some(hash) = entry.content_hash {
@@ -281,10 +240,7 @@ pub(crate) fn outcome_text(outcome: Outcome) -> String {
 fn settings_text(update: &UpdateThread) -> String {
     let mut changes = Vec::new();
     if let Some(title) = &update.title {
-        changes.push(format!(
-            "named the thread {BOLD}{}{BOLD:#}",
-            one_line(title)
-        ));
+        changes.push(format!("named the thread {BOLD}{}{BOLD:#}", one_line(title)));
     }
     if let Some(visibility) = update.visibility {
         changes.push(format!("made it {}", word(&visibility)));

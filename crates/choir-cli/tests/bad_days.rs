@@ -22,11 +22,7 @@ fn says(stderr: &str, words: &[&str]) {
 fn without_a_server_the_way_out_is_named_at_once() {
     let mut world = World::new();
     // A port that was free a moment ago.
-    let port = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     world.url = format!("ws://127.0.0.1:{port}");
     world.ok("alice", &["key", "new"]);
     for arguments in [
@@ -36,10 +32,7 @@ fn without_a_server_the_way_out_is_named_at_once() {
         &["chat", "x"],
     ] {
         let stderr = world.fails(CONNECTION, "alice", arguments);
-        says(
-            &stderr,
-            &["no connection to", "Nothing was sent.", "choir serve"],
-        );
+        says(&stderr, &["no connection to", "Nothing was sent.", "choir serve"]);
     }
     let json = world.fails(CONNECTION, "alice", &["threads", "--json"]);
     let error: serde_json::Value = serde_json::from_str(&json).unwrap();
@@ -76,11 +69,7 @@ fn without_a_key_nothing_is_dialled() {
 #[test]
 fn who_is_not_let_in_learns_why() {
     let mut world = World::new();
-    std::fs::write(
-        world.path("choir.toml"),
-        "audiences = [\"https://choir.example\"]\n",
-    )
-    .unwrap();
+    std::fs::write(world.path("choir.toml"), "audiences = [\"https://choir.example\"]\n").unwrap();
     let (config, data) = (world.path("choir.toml"), world.path("data"));
     let mut server = world.start(
         "nobody",
@@ -128,9 +117,7 @@ fn what_is_not_there_or_not_yours_looks_the_same() {
         let outcome = |thread: &str| {
             let mut with_thread = arguments.to_vec();
             with_thread.push(thread);
-            world
-                .fails(FAILED, "eve", &with_thread)
-                .replace(thread, "THREAD")
+            world.fails(FAILED, "eve", &with_thread).replace(thread, "THREAD")
         };
         assert_eq!(outcome(id), outcome(other), "{arguments:?}");
     }
@@ -154,19 +141,13 @@ fn what_is_not_there_or_not_yours_looks_the_same() {
         &world.fails(USAGE, "alice", &["post", "--json-content", "{a: 1}"]),
         &["isn't JSON", "Nothing was sent"],
     );
-    says(
-        &world.fails(USAGE, "alice", &["post", ""]),
-        &["nothing to say"],
-    );
+    says(&world.fails(USAGE, "alice", &["post", ""]), &["nothing to say"]);
     says(
         &world.fails(FAILED, "alice", &["thread", "remove", "alice"]),
         &["conflict", "Nothing was changed"],
     );
     let long = "x".repeat(70_000);
-    says(
-        &world.fails(FAILED, "alice", &["post", &long]),
-        &["content_too_large"],
-    );
+    says(&world.fails(FAILED, "alice", &["post", &long]), &["content_too_large"]);
 }
 
 #[test]
@@ -176,18 +157,9 @@ fn a_data_directory_belongs_to_one_server() {
     let stderr = world.fails(
         FAILED,
         "nobody",
-        &[
-            "serve",
-            "--listen",
-            "127.0.0.1:0",
-            "--data",
-            data.to_str().unwrap(),
-        ],
+        &["serve", "--listen", "127.0.0.1:0", "--data", data.to_str().unwrap()],
     );
-    says(
-        &stderr,
-        &["open in another process", "Nothing was changed", "--data"],
-    );
+    says(&stderr, &["open in another process", "Nothing was changed", "--data"]);
     let stderr = world.fails(FAILED, "nobody", &["log", "check", data.to_str().unwrap()]);
     says(&stderr, &["open in another process"]);
 }
@@ -200,33 +172,18 @@ fn a_taken_port_and_the_open_network_are_refused() {
     let data = world.path("data");
     let data = data.to_str().unwrap();
     says(
-        &world.fails(
-            FAILED,
-            "nobody",
-            &["serve", "--listen", &address, "--data", data],
-        ),
+        &world.fails(FAILED, "nobody", &["serve", "--listen", &address, "--data", data]),
         &["listens on", "--listen 127.0.0.1:0", "didn't start"],
     );
     says(
-        &world.fails(
-            USAGE,
-            "nobody",
-            &["serve", "--listen", "0.0.0.0:0", "--data", data],
-        ),
+        &world.fails(USAGE, "nobody", &["serve", "--listen", "0.0.0.0:0", "--data", data]),
         &["in the clear", "--insecure-plaintext"],
     );
     says(
         &world.fails(
             USAGE,
             "nobody",
-            &[
-                "serve",
-                "--listen",
-                "0.0.0.0:0",
-                "--data",
-                data,
-                "--insecure-plaintext",
-            ],
+            &["serve", "--listen", "0.0.0.0:0", "--data", data, "--insecure-plaintext"],
         ),
         &["audiences = ["],
     );
@@ -236,13 +193,7 @@ fn a_taken_port_and_the_open_network_are_refused() {
         &world.fails(
             FAILED,
             "nobody",
-            &[
-                "serve",
-                "--listen",
-                "127.0.0.1:0",
-                "--data",
-                file.to_str().unwrap(),
-            ],
+            &["serve", "--listen", "127.0.0.1:0", "--data", file.to_str().unwrap()],
         ),
         &["data directory"],
     );
@@ -260,10 +211,7 @@ fn a_configuration_is_read_before_anything_starts() {
         ),
         ("[limits\n", &["choir.toml"]),
         ("[heartbeat]\ninterval_ms = 0\n", &["interval_ms is 0"]),
-        (
-            "audiences = [\"choir.example\"]\n",
-            &["origin like https://host"],
-        ),
+        ("audiences = [\"choir.example\"]\n", &["origin like https://host"]),
     ] {
         std::fs::write(&config, text).unwrap();
         let stderr = world.fails(
@@ -317,18 +265,9 @@ fn a_newer_log_is_left_alone() {
     let stderr = world.fails(
         FAILED,
         "nobody",
-        &[
-            "serve",
-            "--listen",
-            "127.0.0.1:0",
-            "--data",
-            data.to_str().unwrap(),
-        ],
+        &["serve", "--listen", "127.0.0.1:0", "--data", data.to_str().unwrap()],
     );
-    says(
-        &stderr,
-        &["knows formats up to", "Nothing was changed", "newer"],
-    );
+    says(&stderr, &["knows formats up to", "Nothing was changed", "newer"]);
     assert_eq!(std::fs::read_to_string(&marker).unwrap(), newer);
     std::fs::write(&marker, &before).unwrap();
     world.ok("nobody", &["log", "check", data.to_str().unwrap()]);
@@ -357,10 +296,7 @@ fn a_damaged_log_is_named_and_never_served() {
         .find(|file| std::fs::read(file).is_ok_and(|bytes| contains(&bytes, b"message 1")))
         .expect("the log holds what was said");
     let mut bytes = std::fs::read(&segment).unwrap();
-    let at = bytes
-        .windows(9)
-        .position(|window| window == b"message 1")
-        .unwrap();
+    let at = bytes.windows(9).position(|window| window == b"message 1").unwrap();
     bytes[at] ^= 1;
     std::fs::write(&segment, &bytes).unwrap();
 
@@ -402,10 +338,7 @@ fn a_follower_misses_nothing_when_the_server_is_killed() {
         last += 1;
     }
     tail.json_until(|line| line["entry"]["seq"] == last);
-    let seen: Vec<u64> = kinds_of_lines(tail.seen())
-        .into_iter()
-        .map(|(seq, _)| seq)
-        .collect();
+    let seen: Vec<u64> = kinds_of_lines(tail.seen()).into_iter().map(|(seq, _)| seq).collect();
     assert_eq!(seen, (1..=last).collect::<Vec<_>>(), "each once, in order");
     let stderr = tail.stderr();
     assert!(
@@ -413,10 +346,7 @@ fn a_follower_misses_nothing_when_the_server_is_killed() {
         "{stderr}"
     );
     assert_eq!(
-        world.object("alice", &["verify"])["failures"]
-            .as_array()
-            .unwrap()
-            .len(),
+        world.object("alice", &["verify"])["failures"].as_array().unwrap().len(),
         0
     );
 }
@@ -439,10 +369,7 @@ fn a_server_that_was_set_up_anew_is_told() {
     assert!(done.stderr.contains("another key"), "{done}");
     let done = world.run("alice", &["threads"]);
     assert_eq!(done.stderr, "", "told once");
-    says(
-        &world.fails(FAILED, "alice", &["post", "hi"]),
-        &["not_found"],
-    );
+    says(&world.fails(FAILED, "alice", &["post", "hi"]), &["not_found"]);
 }
 
 #[test]

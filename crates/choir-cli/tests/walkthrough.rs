@@ -38,11 +38,7 @@ fn two_people_talk_and_a_third_is_approved() {
     world.ok("bob", &["use", "Standup"]);
     assert!(world.ok("bob", &["post", "Hello"]).contains("Published"));
     world.ok("carol", &["use", "standup"]);
-    assert!(
-        world
-            .ok("carol", &["propose", "Move it to ten?"])
-            .contains("Proposed")
-    );
+    assert!(world.ok("carol", &["propose", "Move it to ten?"]).contains("Proposed"));
 
     let specs = world.ok("alice", &["specs"]);
     assert!(
@@ -58,9 +54,7 @@ fn two_people_talk_and_a_third_is_approved() {
     world.ok("bob", &["specs"]);
     assert!(world.ok("bob", &["approve", "last"]).contains("= approved"));
 
-    tail.json_until(|line| {
-        line["entry"]["kind"] == "message_posted" && line["author_name"] == "carol"
-    });
+    tail.json_until(|line| line["entry"]["kind"] == "message_posted" && line["author_name"] == "carol");
     let expected = [
         (1, "thread_created"),
         (2, "message_posted"),
@@ -73,10 +67,7 @@ fn two_people_talk_and_a_third_is_approved() {
     ]
     .map(|(seq, kind)| (seq, kind.to_owned()));
     assert_eq!(kinds_of_lines(tail.seen()), expected);
-    assert_eq!(
-        kinds(&world.objects("bob", &["history", &thread])),
-        expected
-    );
+    assert_eq!(kinds(&world.objects("bob", &["history", &thread])), expected);
 
     let members = world.objects("bob", &["members"]);
     let rows: Vec<_> = members
@@ -112,8 +103,7 @@ fn two_people_talk_and_a_third_is_approved() {
     server.signal("TERM");
     let stopped = server.finish();
     assert_eq!(stopped.code, Some(0), "{stopped}");
-    let report: serde_json::Value =
-        serde_json::from_str(stopped.stdout.lines().last().unwrap()).unwrap();
+    let report: serde_json::Value = serde_json::from_str(stopped.stdout.lines().last().unwrap()).unwrap();
     assert_eq!(report["stopped"], true);
     assert_eq!(report["entries"], 8);
     assert!(report["fsyncs_per_1000_entries"].as_f64().unwrap() > 0.0);
@@ -126,10 +116,7 @@ fn a_spec_is_discussed_revised_denied_and_withdrawn() {
     for name in ["alice", "carol"] {
         world.ok(name, &["key", "new"]);
     }
-    world.ok(
-        "alice",
-        &["thread", "create", "Plans", "--member", "carol:reader"],
-    );
+    world.ok("alice", &["thread", "create", "Plans", "--member", "carol:reader"]);
     world.ok("carol", &["use", "Plans"]);
 
     world.ok("carol", &["propose", "sometime"]);
@@ -139,10 +126,7 @@ fn a_spec_is_discussed_revised_denied_and_withdrawn() {
             .fails(2, "alice", &["request-changes", "last"])
             .contains("--reason")
     );
-    world.ok(
-        "alice",
-        &["request-changes", "last", "--reason", "name a date"],
-    );
+    world.ok("alice", &["request-changes", "last", "--reason", "name a date"]);
     assert!(world.ok("carol", &["specs"]).contains("name a date"));
     world.ok("carol", &["revise", "last", "on Monday"]);
 
@@ -191,19 +175,11 @@ fn a_spec_is_discussed_revised_denied_and_withdrawn() {
     );
     let approved = world.object(
         "alice",
-        &[
-            "approve",
-            id,
-            "--hash",
-            spec["content_hash"].as_str().unwrap(),
-        ],
+        &["approve", id, "--hash", spec["content_hash"].as_str().unwrap()],
     );
     assert_eq!(approved["outcome"], "approved");
     assert_eq!(
-        world.object("alice", &["verify"])["failures"]
-            .as_array()
-            .unwrap()
-            .len(),
+        world.object("alice", &["verify"])["failures"].as_array().unwrap().len(),
         0
     );
 }
@@ -214,26 +190,17 @@ fn messages_are_edited_erased_and_answered() {
     for name in ["alice", "bob"] {
         world.ok(name, &["key", "new"]);
     }
-    world.ok(
-        "alice",
-        &["thread", "create", "Notes", "--member", "bob:reader"],
-    );
+    world.ok("alice", &["thread", "create", "Notes", "--member", "bob:reader"]);
     world.ok("alice", &["post", "first"]);
     let piped = world.run_with("alice", &["post", "--json"], |_| {}, "from a pipe\n");
     assert_eq!(piped.code, Some(0), "{piped}");
     world.ok("alice", &["post", "--parent", "2", "an answer"]);
-    world.ok(
-        "alice",
-        &["post", "--json-content", "{\"tool\": \"deploy\", \"n\": 1}"],
-    );
+    world.ok("alice", &["post", "--json-content", "{\"tool\": \"deploy\", \"n\": 1}"]);
     world.ok("alice", &["edit", "2", "first, edited"]);
     world.ok("alice", &["redact", "3"]);
 
     let history = world.objects("alice", &["history"]);
-    assert_eq!(
-        history[3]["entry"]["body"]["parent"],
-        history[1]["entry"]["id"]
-    );
+    assert_eq!(history[3]["entry"]["body"]["parent"], history[1]["entry"]["id"]);
     assert_eq!(history[4]["entry"]["body"]["content"]["tool"], "deploy");
     assert_eq!(history[2]["entry"]["erased"], 7);
     let lines = world.ok("bob", &["history", "Notes"]);
@@ -302,10 +269,7 @@ fn a_public_thread_is_found_joined_and_left() {
     world.ok("alice", &["approve", "last"]);
     assert_eq!(world.objects("dave", &["threads"])[0]["role"], "co_author");
 
-    world.ok(
-        "alice",
-        &["thread", "set", "--title", "Good ideas", "--expires", "2d"],
-    );
+    world.ok("alice", &["thread", "set", "--title", "Good ideas", "--expires", "2d"]);
     let settings = world.object("dave", &["thread", "show"]);
     assert_eq!(settings["title"], "Good ideas");
     // What wasn't named stayed.
@@ -331,10 +295,7 @@ fn a_chat_is_driven_by_lines() {
     for name in ["alice", "carol"] {
         world.ok(name, &["key", "new"]);
     }
-    world.ok(
-        "alice",
-        &["thread", "create", "Talk", "--member", "carol:reader"],
-    );
+    world.ok("alice", &["thread", "create", "Talk", "--member", "carol:reader"]);
     let mut alice = world.start("alice", &["chat"]);
     alice.until(|line| line.contains("made the thread"));
     let mut carol = world.start("carol", &["chat", "Talk"]);
@@ -375,10 +336,7 @@ fn names_profiles_and_keys_belong_to_this_machine() {
     let again = world.run("alice", &["key", "new"]);
     assert_eq!(again.code, Some(1), "{again}");
     assert!(again.stderr.contains("--force"), "{again}");
-    assert_eq!(
-        world.object("alice", &["key", "show"])["user_id"],
-        alice["user_id"]
-    );
+    assert_eq!(world.object("alice", &["key", "show"])["user_id"], alice["user_id"]);
 
     world.ok("bob", &["key", "new"]);
     let user = alice["user_id"].as_str().unwrap();
@@ -406,10 +364,7 @@ fn names_profiles_and_keys_belong_to_this_machine() {
         );
         assert_eq!(done.stdout.trim(), user, "{name}: {done}");
     }
-    assert_eq!(
-        world.ok("nobody", &["key", "show", "--key", file]).trim(),
-        user
-    );
+    assert_eq!(world.ok("nobody", &["key", "show", "--key", file]).trim(), user);
     let leaked = world.fails(2, "nobody", &["key", "show", "--key", secret.trim()]);
     assert!(!leaked.contains(secret.trim()), "a secret isn't repeated");
 }
@@ -431,12 +386,7 @@ fn reading_goes_back_page_by_page() {
     assert_eq!(all.len(), 41);
     let texts: Vec<_> = all[1..]
         .iter()
-        .map(|line| {
-            line["entry"]["body"]["content"]
-                .as_str()
-                .unwrap()
-                .to_owned()
-        })
+        .map(|line| line["entry"]["body"]["content"].as_str().unwrap().to_owned())
         .collect();
     assert_eq!(
         texts,
@@ -467,16 +417,8 @@ fn help_and_completions_need_nothing() {
     for word in ["Exit codes", "choir serve", "choir approve last"] {
         assert!(help.contains(word), "{word}");
     }
-    assert!(
-        world
-            .ok("nobody", &["completions", "bash"])
-            .contains("request-changes")
-    );
-    assert!(
-        world
-            .ok("nobody", &["thread", "create", "--help"])
-            .contains("Examples")
-    );
+    assert!(world.ok("nobody", &["completions", "bash"]).contains("request-changes"));
+    assert!(world.ok("nobody", &["thread", "create", "--help"]).contains("Examples"));
     world.fails(2, "nobody", &["nonsense"]);
     world.fails(2, "nobody", &["post", "--policy", "x"]);
 }

@@ -78,16 +78,13 @@ impl Line {
             }
             Edit::DeleteWord => {
                 let before = self.text.get(..self.cursor).unwrap_or_default();
-                let kept = before
-                    .iter()
-                    .rposition(|c| !c.is_whitespace())
-                    .map_or(0, |last| {
-                        before
-                            .iter()
-                            .take(last)
-                            .rposition(|c| c.is_whitespace())
-                            .map_or(0, |space| space + 1)
-                    });
+                let kept = before.iter().rposition(|c| !c.is_whitespace()).map_or(0, |last| {
+                    before
+                        .iter()
+                        .take(last)
+                        .rposition(|c| c.is_whitespace())
+                        .map_or(0, |space| space + 1)
+                });
                 self.text.drain(kept..self.cursor);
                 self.cursor = kept;
             }
@@ -139,11 +136,7 @@ impl Line {
             *used <= room
         };
         let before: Vec<char> = self.text.iter().take(self.cursor).map(shown).collect();
-        let mut left: Vec<char> = before
-            .into_iter()
-            .rev()
-            .take_while(|c| fits(c, &mut used))
-            .collect();
+        let mut left: Vec<char> = before.into_iter().rev().take_while(|c| fits(c, &mut used)).collect();
         left.reverse();
         used = left.iter().map(|c| columns(*c)).sum();
         let right: String = self
@@ -160,10 +153,7 @@ impl Line {
 /// How many columns a character takes, near enough for a prompt: a wrong guess shifts nothing but where a long line is cut.
 pub(crate) const fn columns(c: char) -> usize {
     match c {
-        '\u{300}'..='\u{36f}'
-        | '\u{200d}'
-        | '\u{fe00}'..='\u{fe0f}'
-        | '\u{1f3fb}'..='\u{1f3ff}' => 0,
+        '\u{300}'..='\u{36f}' | '\u{200d}' | '\u{fe00}'..='\u{fe0f}' | '\u{1f3fb}'..='\u{1f3ff}' => 0,
         '\u{1100}'..='\u{115f}'
         | '\u{2e80}'..='\u{a4cf}'
         | '\u{ac00}'..='\u{d7a3}'

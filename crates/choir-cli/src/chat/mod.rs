@@ -31,9 +31,7 @@ pub(crate) async fn run(context: Context, arguments: InThread) -> Result<()> {
     let session = context.connect_for_good().await?;
     let thread = session.thread(arguments.thread.as_deref()).await?;
     let feed = Feed::open(&session, thread).await?;
-    let on_terminal = !session.out().is_json()
-        && std::io::stdin().is_terminal()
-        && std::io::stdout().is_terminal();
+    let on_terminal = !session.out().is_json() && std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
     let mut chat = Chat::begin(&session, feed, thread);
     let result = if on_terminal {
         terminal::run(&mut chat).await
@@ -121,12 +119,11 @@ impl<'a> Chat<'a> {
 
     /// What there is to begin with.
     pub(crate) async fn start(&mut self, screen: &mut impl Screen) -> Result<()> {
-        let title = self.feed.handle().replica().and_then(|replica| {
-            replica
-                .view()
-                .settings()
-                .map(|settings| one_line(&settings.title))
-        });
+        let title = self
+            .feed
+            .handle()
+            .replica()
+            .and_then(|replica| replica.view().settings().map(|settings| one_line(&settings.title)));
         if !self.session.out().is_json() {
             screen.show(&format!(
                 "{BOLD}{}{BOLD:#} {DIM}/help lists what can be done{DIM:#}",
@@ -146,21 +143,13 @@ impl<'a> Chat<'a> {
     }
 
     /// Shows what happened.
-    pub(crate) fn happened(
-        &mut self,
-        screen: &mut impl Screen,
-        happening: Happening,
-    ) -> Result<()> {
+    pub(crate) fn happened(&mut self, screen: &mut impl Screen, happening: Happening) -> Result<()> {
         match happening {
             Happening::News(News::Entries(entries)) => {
                 self.seen = entries.last().map_or(self.seen, |entry| entry.seq);
                 if self.session.out().is_json() {
                     for entry in &entries {
-                        screen.show(&json_text(&entry_json(
-                            self.thread,
-                            entry,
-                            self.session.names(),
-                        )?))?;
+                        screen.show(&json_text(&entry_json(self.thread, entry, self.session.names())?))?;
                     }
                 }
                 let effects = self.model.entries(self.now_ms(), &entries);
@@ -203,9 +192,7 @@ impl<'a> Chat<'a> {
             return Ok(());
         };
         let view = replica.view();
-        let agents_decide = view
-            .settings()
-            .is_some_and(|settings| settings.policy.agents_decide);
+        let agents_decide = view.settings().is_some_and(|settings| settings.policy.agents_decide);
         let decides = view
             .member(&self.session.me)
             .is_some_and(|member| member.role.is_co_author() && (agents_decide || !member.agent));
@@ -281,12 +268,11 @@ impl<'a> Chat<'a> {
         let result = tokio::time::timeout(FINISH, answered).await;
         match result {
             Ok(result) => result,
-            Err(_) => Err(Failure::connection(format!(
-                "{} of what you sent has no answer yet",
-                self.unanswered
-            ))
-            .meaning("It isn't known whether it was stored.")
-            .hint("look with `choir history` before you send it again")),
+            Err(_) => Err(
+                Failure::connection(format!("{} of what you sent has no answer yet", self.unanswered))
+                    .meaning("It isn't known whether it was stored.")
+                    .hint("look with `choir history` before you send it again"),
+            ),
         }
     }
 }
@@ -300,10 +286,7 @@ async fn send(
 ) {
     while let Some(order) = orders.recv().await {
         let answer = match order {
-            Order::Post(text) => client
-                .post(thread, text)
-                .await
-                .map(|posted| posted.receipt.seq),
+            Order::Post(text) => client.post(thread, text).await.map(|posted| posted.receipt.seq),
             Order::Decide {
                 spec,
                 content_hash,

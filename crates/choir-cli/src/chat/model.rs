@@ -125,23 +125,15 @@ impl<'a, N: Names> Model<'a, N> {
         }
         let undecided = |spec: &&OpenSpec| spec.decisions.iter().all(|row| row.user_id != self.me);
         self.waiting = if decides {
-            open.iter()
-                .filter(undecided)
-                .map(|spec| spec.spec)
-                .collect()
+            open.iter().filter(undecided).map(|spec| spec.spec).collect()
         } else {
             Vec::new()
         };
         self.open = open;
-        if self
-            .selected
-            .is_none_or(|selected| !self.waiting.contains(&selected))
-        {
+        if self.selected.is_none_or(|selected| !self.waiting.contains(&selected)) {
             self.selected = self.waiting.first().copied();
         }
-        new.iter()
-            .flat_map(|spec| self.announce(now_ms, spec))
-            .collect()
+        new.iter().flat_map(|spec| self.announce(now_ms, spec)).collect()
     }
 
     fn announce(&mut self, now_ms: u64, spec: &OpenSpec) -> Vec<Effect> {
@@ -215,9 +207,7 @@ impl<'a, N: Names> Model<'a, N> {
         if command.starts_with('/') {
             return vec![Effect::Post(command.to_owned())];
         }
-        let (name, rest) = command
-            .split_once(char::is_whitespace)
-            .unwrap_or((command, ""));
+        let (name, rest) = command.split_once(char::is_whitespace).unwrap_or((command, ""));
         let rest = rest.trim();
         match name {
             "help" => vec![Effect::Show(HELP.to_owned())],
@@ -237,11 +227,7 @@ impl<'a, N: Names> Model<'a, N> {
     fn decide_by_number(&mut self, now_ms: u64, decision: Decision, rest: &str) -> Vec<Effect> {
         let (first, reason) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
         let (spec, reason) = match first.parse::<u64>() {
-            Ok(number) => match self
-                .open
-                .iter()
-                .find(|spec| self.number(spec.spec) == number)
-            {
+            Ok(number) => match self.open.iter().find(|spec| self.number(spec.spec) == number) {
                 Some(spec) => (spec.spec, reason.trim()),
                 None => {
                     return vec![note(&format!(
@@ -273,9 +259,10 @@ impl<'a, N: Names> Model<'a, N> {
         let Some(open) = self.spec(spec).cloned() else {
             return vec![note("that spec is no longer open")];
         };
-        let was_read = self.shown.get(&spec).is_some_and(|(hash, at)| {
-            *hash == open.content_hash && now_ms.saturating_sub(*at) >= read_ms
-        });
+        let was_read = self
+            .shown
+            .get(&spec)
+            .is_some_and(|(hash, at)| *hash == open.content_hash && now_ms.saturating_sub(*at) >= read_ms);
         if was_read {
             return vec![Effect::Decide {
                 spec,
@@ -303,10 +290,7 @@ impl<'a, N: Names> Model<'a, N> {
             short(&spec.spec),
             set_in(&content_of(spec), "      "),
         );
-        vec![
-            Effect::Show(text),
-            Effect::Shown(vec![(spec.spec, spec.content_hash)]),
-        ]
+        vec![Effect::Show(text), Effect::Shown(vec![(spec.spec, spec.content_hash)])]
     }
 
     fn list(&mut self, now_ms: u64) -> Vec<Effect> {
@@ -422,9 +406,7 @@ mod tests {
                 .any(|effect| matches!(effect, Effect::Show(text) if text.contains("nine?")))
         );
         assert_eq!(
-            decided(&chat.input(20_000, Input::Key(Decision::Deny)))
-                .unwrap()
-                .1,
+            decided(&chat.input(20_000, Input::Key(Decision::Deny))).unwrap().1,
             Hash::of(b"nine?")
         );
     }
@@ -436,9 +418,7 @@ mod tests {
         chat.input(0, Input::Line("/specs".into()));
         chat.open(0, vec![spec(2, "two"), spec(3, "three")], true);
         assert_eq!(
-            decided(&chat.input(1, Input::Line("/approve 2".into())))
-                .unwrap()
-                .0,
+            decided(&chat.input(1, Input::Line("/approve 2".into()))).unwrap().0,
             spec(2, "").spec
         );
         assert_eq!(
@@ -487,12 +467,7 @@ mod tests {
             matches!(line("/changes 1").as_slice(), [Effect::Show(_)]),
             "a reason is required"
         );
-        let [
-            Effect::Decide {
-                decision, reason, ..
-            },
-        ] = &line("/deny 1 not before Monday")[..]
-        else {
+        let [Effect::Decide { decision, reason, .. }] = &line("/deny 1 not before Monday")[..] else {
             panic!()
         };
         assert_eq!(

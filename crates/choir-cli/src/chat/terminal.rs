@@ -4,8 +4,7 @@ use std::io::{IsTerminal, Write};
 
 use choir_protocol::thread::Decision;
 use crossterm::event::{
-    DisableBracketedPaste, EnableBracketedPaste, Event, KeyCode, KeyEvent, KeyEventKind,
-    KeyModifiers,
+    DisableBracketedPaste, EnableBracketedPaste, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers,
 };
 use crossterm::terminal::{Clear, ClearType, disable_raw_mode, enable_raw_mode};
 use crossterm::{cursor, execute, queue};
@@ -105,17 +104,12 @@ struct Terminal {
 
 impl Terminal {
     fn enter() -> Result<Self> {
-        enable_raw_mode().map_err(|error| {
-            Failure::failed(
-                "io",
-                format!("the terminal can't be used for a chat: {error}"),
-            )
-        })?;
+        enable_raw_mode()
+            .map_err(|error| Failure::failed("io", format!("the terminal can't be used for a chat: {error}")))?;
         let terminal = Self {
             line: Line::default(),
             prompt: String::new(),
-            colours: anstream::AutoStream::choice(&std::io::stdout())
-                != anstream::ColorChoice::Never,
+            colours: anstream::AutoStream::choice(&std::io::stdout()) != anstream::ColorChoice::Never,
         };
         execute!(std::io::stdout(), EnableBracketedPaste)?;
         Ok(terminal)
@@ -140,8 +134,7 @@ impl Terminal {
 
     /// Draws the prompt and what is typed, in one line.
     fn draw(&self) -> Result<()> {
-        let width =
-            usize::from(crossterm::terminal::size().map_or(COLUMNS, |(columns, _)| columns));
+        let width = usize::from(crossterm::terminal::size().map_or(COLUMNS, |(columns, _)| columns));
         let plain = anstream::adapter::strip_str(&self.prompt).to_string();
         let used: usize = plain.chars().map(columns).sum();
         // A prompt that leaves no room to type says nothing but that one may.
@@ -152,11 +145,7 @@ impl Terminal {
         };
         let (before, after) = self.line.view(width.saturating_sub(used));
         let mut out = std::io::stdout().lock();
-        queue!(
-            out,
-            cursor::MoveToColumn(0),
-            Clear(ClearType::FromCursorDown)
-        )?;
+        queue!(out, cursor::MoveToColumn(0), Clear(ClearType::FromCursorDown))?;
         write!(out, "{prompt}{before}")?;
         queue!(out, cursor::SavePosition)?;
         write!(out, "{after}")?;
@@ -170,11 +159,7 @@ impl Screen for Terminal {
     fn show(&mut self, text: &str) -> Result<()> {
         let text = self.painted(text).replace('\n', "\r\n");
         let mut out = std::io::stdout().lock();
-        queue!(
-            out,
-            cursor::MoveToColumn(0),
-            Clear(ClearType::FromCursorDown)
-        )?;
+        queue!(out, cursor::MoveToColumn(0), Clear(ClearType::FromCursorDown))?;
         write!(out, "{text}\r\n")?;
         out.flush()?;
         Ok(())
@@ -261,10 +246,7 @@ mod tests {
             press(&mut line, KeyCode::Tab, KeyModifiers::NONE),
             Act::Input(Input::Next)
         );
-        assert_eq!(
-            press(&mut line, KeyCode::Char('y'), KeyModifiers::NONE),
-            Act::Nothing
-        );
+        assert_eq!(press(&mut line, KeyCode::Char('y'), KeyModifiers::NONE), Act::Nothing);
         assert_eq!(
             press(&mut line, KeyCode::Char('d'), KeyModifiers::CONTROL),
             Act::Nothing,
@@ -274,19 +256,13 @@ mod tests {
             press(&mut line, KeyCode::Enter, KeyModifiers::NONE),
             Act::Input(Input::Line("y".into()))
         );
-        assert_eq!(
-            press(&mut line, KeyCode::Char('d'), KeyModifiers::CONTROL),
-            Act::Quit
-        );
+        assert_eq!(press(&mut line, KeyCode::Char('d'), KeyModifiers::CONTROL), Act::Quit);
     }
 
     #[test]
     fn a_pasted_line_feed_sends_nothing() {
         let mut line = Line::default();
-        assert_eq!(
-            act(&mut line, &Event::Paste("one\ntwo".into())),
-            Act::Nothing
-        );
+        assert_eq!(act(&mut line, &Event::Paste("one\ntwo".into())), Act::Nothing);
         assert_eq!(
             press(&mut line, KeyCode::Enter, KeyModifiers::NONE),
             Act::Input(Input::Line("one\ntwo".into()))

@@ -29,10 +29,7 @@ pub(crate) async fn specs(context: Context, arguments: InThread) -> Result<()> {
             let mut object = json_of(spec)?;
             if let Some(object) = object.as_object_mut() {
                 object.insert("thread_id".into(), thread.to_string().into());
-                object.insert(
-                    "author_name".into(),
-                    session.names().name(&spec.author).into(),
-                );
+                object.insert("author_name".into(), session.names().name(&spec.author).into());
                 object.insert("awaits_you".into(), awaits(&session, spec, decides).into());
             }
             session.out().object(&object)?;
@@ -41,11 +38,9 @@ pub(crate) async fn specs(context: Context, arguments: InThread) -> Result<()> {
         session.out().line("No spec is open.")?;
     } else {
         for spec in &specs {
-            session.out().line(spec_text(
-                session.names(),
-                spec,
-                awaits(&session, spec, decides),
-            ))?;
+            session
+                .out()
+                .line(spec_text(session.names(), spec, awaits(&session, spec, decides)))?;
         }
         keep_shown(&session, &specs)?;
     }
@@ -92,19 +87,13 @@ fn spec_text(names: &impl Names, spec: &OpenSpec, awaits: bool) -> String {
             .as_deref()
             .map(|reason| format!(" – {}", set_in(reason, "      ")))
             .unwrap_or_default();
-        text.push_str(&format!(
-            "\n    {} {said}{reason}",
-            styled(names, &row.user_id)
-        ));
+        text.push_str(&format!("\n    {} {said}{reason}", styled(names, &row.user_id)));
     }
     text
 }
 
 fn keep_shown(session: &Session, specs: &[OpenSpec]) -> Result<()> {
-    let shown: Vec<(Id, Hash)> = specs
-        .iter()
-        .map(|spec| (spec.spec, spec.content_hash))
-        .collect();
+    let shown: Vec<(Id, Hash)> = specs.iter().map(|spec| (spec.spec, spec.content_hash)).collect();
     session.context.profile.keep_shown(&shown)
 }
 
@@ -124,18 +113,8 @@ pub(crate) async fn decide(context: Context, arguments: Decide, decision: Decisi
     let content_hash = meant_revision(&session, &spec, arguments.hash, decision)?;
     let reason = arguments.reason.as_deref();
     let receipt = match decision {
-        Decision::Approve => {
-            session
-                .client
-                .approve(thread, spec.spec, content_hash, reason)
-                .await
-        }
-        Decision::Deny => {
-            session
-                .client
-                .deny(thread, spec.spec, content_hash, reason)
-                .await
-        }
+        Decision::Approve => session.client.approve(thread, spec.spec, content_hash, reason).await,
+        Decision::Deny => session.client.deny(thread, spec.spec, content_hash, reason).await,
         Decision::RequestChanges => {
             session
                 .client
@@ -144,26 +123,13 @@ pub(crate) async fn decide(context: Context, arguments: Decide, decision: Decisi
         }
     }?;
     let outcome = outcome_after(&session, thread, spec.spec, receipt.seq).await?;
-    report(
-        &session,
-        thread,
-        &spec,
-        content_hash,
-        decision,
-        &receipt,
-        outcome,
-    )?;
+    report(&session, thread, &spec, content_hash, decision, &receipt, outcome)?;
     session.close().await;
     Ok(())
 }
 
 /// The revision that a decision is on: the one that is named, or that was shown. Never one that nobody read.
-fn meant_revision(
-    session: &Session,
-    spec: &OpenSpec,
-    named: Option<Hash>,
-    decision: Decision,
-) -> Result<Hash> {
+fn meant_revision(session: &Session, spec: &OpenSpec, named: Option<Hash>, decision: Decision) -> Result<Hash> {
     let current = spec.content_hash;
     if let Some(named) = named {
         if named == current {
@@ -187,8 +153,7 @@ fn meant_revision(
     // Also to a person who asks for JSON: on stderr, where it isn't mistaken for the result.
     let text = spec_text(session.names(), spec, false);
     if out.is_json() {
-        return Err(not_shown(spec, shown.is_some())
-            .hint(format!("a script says what it means: --hash {current}")));
+        return Err(not_shown(spec, shown.is_some()).hint(format!("a script says what it means: --hash {current}")));
     }
     out.line(text)?;
     keep_shown(session, std::slice::from_ref(spec))?;
@@ -229,23 +194,11 @@ fn confirmed(decision: Decision) -> Result<bool> {
 }
 
 /// How the spec ended by this decision; none where it is still open. Its resolution stands in the same append, above the decision.
-async fn outcome_after(
-    session: &Session,
-    thread: ThreadId,
-    spec: Id,
-    decided: Seq,
-) -> Result<Option<Outcome>> {
-    if session
-        .specs(thread)
-        .await?
-        .iter()
-        .any(|open| open.spec == spec)
-    {
+async fn outcome_after(session: &Session, thread: ThreadId, spec: Id, decided: Seq) -> Result<Option<Outcome>> {
+    if session.specs(thread).await?.iter().any(|open| open.spec == spec) {
         return Ok(None);
     }
-    let page = session
-        .history(thread, Seq::saturating(u64::MAX), PAGE)
-        .await?;
+    let page = session.history(thread, Seq::saturating(u64::MAX), PAGE).await?;
     let resolutions = page
         .entries
         .iter()

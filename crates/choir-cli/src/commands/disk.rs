@@ -11,16 +11,16 @@ use crate::output::{GOOD, Output, WAITING};
 /// `choir log check`.
 pub(crate) fn check(out: Output, directory: &Path) -> Result<()> {
     if !directory.is_dir() {
-        return Err(
-            Failure::usage(format!("{} is no directory", directory.display()))
-                .hint("name the directory that `choir serve --data` got"),
-        );
+        return Err(Failure::usage(format!("{} is no directory", directory.display()))
+            .hint("name the directory that `choir serve --data` got"));
     }
-    let report =
-        with_spinner("reading the log", || embedded::check(directory)).map_err(open_failure)?;
+    let report = with_spinner("reading the log", || embedded::check(directory)).map_err(open_failure)?;
     if out.is_json() {
-        let damage: Vec<serde_json::Value> =
-            report.damage.iter().map(|place| serde_json::json!({ "file": place.file, "offset": place.offset, "what": place.what })).collect();
+        let damage: Vec<serde_json::Value> = report
+            .damage
+            .iter()
+            .map(|place| serde_json::json!({ "file": place.file, "offset": place.offset, "what": place.what }))
+            .collect();
         out.object(&serde_json::json!({
             "directory": directory,
             "segments": report.segments,
@@ -35,12 +35,7 @@ pub(crate) fn check(out: Output, directory: &Path) -> Result<()> {
     } else {
         out.line(format!(
             "{} entries of {} threads in {} batches, {} bytes in {} segments; {} bodies erased",
-            report.entries,
-            report.threads,
-            report.batches,
-            report.bytes,
-            report.segments,
-            report.erased
+            report.entries, report.threads, report.batches, report.bytes, report.segments, report.erased
         ))?;
         if let Some((file, offset)) = &report.torn {
             out.line(format!(
@@ -65,9 +60,16 @@ pub(crate) fn check(out: Output, directory: &Path) -> Result<()> {
         }
         return Ok(());
     }
-    Err(Failure::failed("damaged", format!("the log in {} is damaged in {}", directory.display(), places(report.damage.len())))
-        .meaning("What is damaged is never served; everything else is as it was written. Nothing was changed.")
-        .hint("restore the named files from a backup"))
+    Err(Failure::failed(
+        "damaged",
+        format!(
+            "the log in {} is damaged in {}",
+            directory.display(),
+            places(report.damage.len())
+        ),
+    )
+    .meaning("What is damaged is never served; everything else is as it was written. Nothing was changed.")
+    .hint("restore the named files from a backup"))
 }
 
 fn places(n: usize) -> String {
@@ -91,23 +93,45 @@ fn with_spinner<T>(what: &'static str, work: impl FnOnce() -> T) -> T {
 pub(crate) fn open_failure(error: OpenError) -> Failure {
     const UNCHANGED: &str = "Nothing was changed.";
     match &error {
-        OpenError::Locked { directory } => Failure::failed("locked", format!("the log in {} is open in another process", directory.display()))
-            .meaning(UNCHANGED)
-            .hint("a server runs on it already: stop that one, or choose another directory with --data"),
-        OpenError::Newer { directory, found, known } => {
-            Failure::failed("newer", format!("the log in {} has format {found}, and this version of choir knows formats up to {known}", directory.display()))
-                .meaning(UNCHANGED)
-                .hint("use the version of choir that wrote it, or a newer one")
+        OpenError::Locked { directory } => Failure::failed(
+            "locked",
+            format!("the log in {} is open in another process", directory.display()),
+        )
+        .meaning(UNCHANGED)
+        .hint("a server runs on it already: stop that one, or choose another directory with --data"),
+        OpenError::Newer {
+            directory,
+            found,
+            known,
+        } => Failure::failed(
+            "newer",
+            format!(
+                "the log in {} has format {found}, and this version of choir knows formats up to {known}",
+                directory.display()
+            ),
+        )
+        .meaning(UNCHANGED)
+        .hint("use the version of choir that wrote it, or a newer one"),
+        OpenError::NotALog { file, what } => Failure {
+            kind: Kind::Usage,
+            ..Failure::failed("not_a_log", format!("{} {what}", file.display()))
         }
-        OpenError::NotALog { file, what } => Failure { kind: Kind::Usage, ..Failure::failed("not_a_log", format!("{} {what}", file.display())) }
-            .meaning(UNCHANGED)
-            .hint("name a directory that holds a log, or an empty one to begin a log in"),
-        OpenError::Corrupt { file, offset, what } => Failure::failed("damaged", format!("the log is damaged at offset {offset} of {}: {what}", file.display()))
-            .meaning("Nothing was changed. A crash can't have done this; what was acknowledged may be lost.")
-            .hint("copy the directory, run `choir log check` on it, and restore the file from a backup"),
-        OpenError::Io { .. } => Failure::failed("io", error.to_string()).meaning("Nothing was changed.").hint("check the directory's permissions and the disk"),
-        OpenError::Index { reason } => Failure::failed("index", format!("the index could not be brought up to the log: {reason}"))
-            .meaning("The log itself is not affected; the index is rebuilt from it.")
-            .hint("check the disk, then start again"),
+        .meaning(UNCHANGED)
+        .hint("name a directory that holds a log, or an empty one to begin a log in"),
+        OpenError::Corrupt { file, offset, what } => Failure::failed(
+            "damaged",
+            format!("the log is damaged at offset {offset} of {}: {what}", file.display()),
+        )
+        .meaning("Nothing was changed. A crash can't have done this; what was acknowledged may be lost.")
+        .hint("copy the directory, run `choir log check` on it, and restore the file from a backup"),
+        OpenError::Io { .. } => Failure::failed("io", error.to_string())
+            .meaning("Nothing was changed.")
+            .hint("check the directory's permissions and the disk"),
+        OpenError::Index { reason } => Failure::failed(
+            "index",
+            format!("the index could not be brought up to the log: {reason}"),
+        )
+        .meaning("The log itself is not affected; the index is rebuilt from it.")
+        .hint("check the disk, then start again"),
     }
 }

@@ -4,8 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use choir_client::{
-    ClientEvent, Events, Finding, Notice, State, SubscribeOptions, ThreadEvent, ThreadHandle,
-    Update, Updates, Walk,
+    ClientEvent, Events, Finding, Notice, State, SubscribeOptions, ThreadEvent, ThreadHandle, Update, Updates, Walk,
 };
 use choir_protocol::entry::Entry;
 use choir_protocol::ids::{Cursor, Seq, ThreadId};
@@ -53,10 +52,7 @@ impl Feed {
     /// Follows a thread.
     pub(crate) async fn open(session: &Session, thread: ThreadId) -> Result<Self> {
         let events = session.client.events();
-        let handle = session
-            .client
-            .subscribe(thread, SubscribeOptions::default())
-            .await?;
+        let handle = session.client.subscribe(thread, SubscribeOptions::default()).await?;
         let updates = handle.updates();
         let cursor = cursor(&handle)?;
         Ok(Self {
@@ -105,11 +101,8 @@ impl Feed {
             walk.verify(&page)
                 .map_err(|error| differs(self.thread, &error.to_string()))?;
             if walk.at().seq >= before {
-                return Err(Failure::failed(
-                    "internal",
-                    "the server sent an empty page of history",
-                )
-                .meaning("Nothing was changed."));
+                return Err(Failure::failed("internal", "the server sent an empty page of history")
+                    .meaning("Nothing was changed."));
             }
             pages.push(page);
             if one_page {
@@ -171,11 +164,7 @@ impl Feed {
         };
         Ok(match update {
             Update::Entries { entries, findings } => {
-                let new: Vec<Entry> = entries
-                    .iter()
-                    .filter(|entry| entry.seq > self.last)
-                    .cloned()
-                    .collect();
+                let new: Vec<Entry> = entries.iter().filter(|entry| entry.seq > self.last).cloned().collect();
                 self.last = new.last().map_or(self.last, |newest| newest.seq);
                 self.waiting.extend(remark_on(findings).map(News::Remark));
                 (!new.is_empty()).then_some(News::Entries(new))
@@ -193,10 +182,8 @@ impl Feed {
             Update::Unsubscribed { error } => {
                 return Err(match error {
                     Some(error) => Failure::from(error.clone()),
-                    None => {
-                        Failure::failed("permission_denied", "you may no longer read this thread")
-                            .hint("ask one of its owners to invite you")
-                    }
+                    None => Failure::failed("permission_denied", "you may no longer read this thread")
+                        .hint("ask one of its owners to invite you"),
                 });
             }
             Update::Subscribed(_) | Update::Level { .. } => Some(News::Changed),
@@ -264,7 +251,10 @@ pub(crate) fn remark_on(findings: &[Finding]) -> Option<String> {
 
 fn notice_text(notice: &Notice) -> Option<String> {
     Some(match notice {
-        Notice::LogReplaced { .. } => "Warning: the server's log was replaced, by a restored backup for example: what was said last may be gone.".to_owned(),
+        Notice::LogReplaced { .. } => {
+            "Warning: the server's log was replaced, by a restored backup for example: what was said last may be gone."
+                .to_owned()
+        }
         Notice::ServerKeyChanged { .. } => "Warning: the server has another key than before.".to_owned(),
         Notice::Drain { .. } => "The server restarts.".to_owned(),
         Notice::BadMessage { why } => format!("A message of the server can't be read: {}", one_line(why)),
@@ -274,11 +264,7 @@ fn notice_text(notice: &Notice) -> Option<String> {
 }
 
 /// An entry as `--json` prints it.
-pub(crate) fn entry_json(
-    thread: ThreadId,
-    entry: &Entry,
-    names: &impl Names,
-) -> Result<serde_json::Value> {
+pub(crate) fn entry_json(thread: ThreadId, entry: &Entry, names: &impl Names) -> Result<serde_json::Value> {
     Ok(serde_json::json!({
         "thread_id": thread,
         "author_name": names.name(&entry.author),
@@ -388,12 +374,7 @@ pub(crate) async fn mark(context: Context, arguments: Mark) -> Result<()> {
         .await?;
     session.out().either(
         || serde_json::json!({ "thread_id": thread, "seq": marked.seq, "unread": marked.unread }),
-        || {
-            format!(
-                "Read up to entry {} {DIM}({} unread){DIM:#}",
-                marked.seq, marked.unread
-            )
-        },
+        || format!("Read up to entry {} {DIM}({} unread){DIM:#}", marked.seq, marked.unread),
     )?;
     session.close().await;
     Ok(())

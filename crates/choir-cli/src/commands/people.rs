@@ -11,9 +11,7 @@ use crate::output::{BOLD, DIM, one_line, table};
 pub(crate) fn new_key(mut context: Context, force: bool) -> Result<()> {
     let (user, aside) = context.profile.new_key(force)?;
     if let Some(path) = aside {
-        context
-            .out
-            .note(format!("The old key is in {} now.", path.display()));
+        context.out.note(format!("The old key is in {} now.", path.display()));
     }
     context.out.either(
         || key_json(&context, &user),
@@ -30,9 +28,7 @@ pub(crate) fn new_key(mut context: Context, force: bool) -> Result<()> {
 /// `choir key show`.
 pub(crate) fn show_key(context: &Context) -> Result<()> {
     let user = UserId::of_key(&context.key()?.public());
-    context
-        .out
-        .either(|| key_json(context, &user), || user.to_string())
+    context.out.either(|| key_json(context, &user), || user.to_string())
 }
 
 fn key_json(context: &Context, user: &UserId) -> serde_json::Value {
@@ -53,10 +49,9 @@ pub(crate) fn name(mut context: Context, arguments: Name) -> Result<()> {
         context.profile.update(|settings| {
             settings.names.remove(&nick);
         })?;
-        return context.out.either(
-            || names_json(&context),
-            || format!("{} is forgotten.", one_line(&nick)),
-        );
+        return context
+            .out
+            .either(|| names_json(&context), || format!("{} is forgotten.", one_line(&nick)));
     }
     let (Some(user), Some(nick)) = (arguments.user, arguments.nick) else {
         return list_names(&context);
@@ -68,10 +63,9 @@ pub(crate) fn name(mut context: Context, arguments: Name) -> Result<()> {
         settings.names.retain(|_, named| *named != user);
         settings.names.insert(nick.clone(), user.clone());
     })?;
-    context.out.either(
-        || names_json(&context),
-        || format!("{user} is {nick} from now on."),
-    )
+    context
+        .out
+        .either(|| names_json(&context), || format!("{user} is {nick} from now on."))
 }
 
 /// What a nickname may be: nothing that could be read as something else where users are named.
@@ -107,12 +101,9 @@ fn names_json(context: &Context) -> serde_json::Value {
 /// `choir use`.
 pub(crate) async fn use_thread(mut context: Context, arguments: Use) -> Result<()> {
     if let Some(url) = arguments.server {
-        Audience::of_url(&url).map_err(|error| {
-            Failure::usage(format!("{:?} is no server's URL: {error}", one_line(&url)))
-        })?;
-        context
-            .profile
-            .update(|settings| settings.url = Some(url.clone()))?;
+        Audience::of_url(&url)
+            .map_err(|error| Failure::usage(format!("{:?} is no server's URL: {error}", one_line(&url))))?;
+        context.profile.update(|settings| settings.url = Some(url.clone()))?;
         if arguments.thread.is_none() {
             return context.out.either(
                 || serde_json::json!({ "url": url }),

@@ -28,9 +28,12 @@ pub(crate) async fn verify(context: Context, arguments: InThread) -> Result<()> 
     session.close().await;
     match report.problems.as_slice() {
         [] => Ok(()),
-        [first, ..] => Err(Failure::failed("not_verified", format!("{} of {thread} doesn't hold: {}", first.place(), first.why))
-            .meaning("What the server shows of this thread isn't what its members signed, or isn't all of it.")
-            .hint("keep this output and a checkpoint (choir checkpoint), and ask the server's operator")),
+        [first, ..] => Err(Failure::failed(
+            "not_verified",
+            format!("{} of {thread} doesn't hold: {}", first.place(), first.why),
+        )
+        .meaning("What the server shows of this thread isn't what its members signed, or isn't all of it.")
+        .hint("keep this output and a checkpoint (choir checkpoint), and ask the server's operator")),
     }
 }
 
@@ -112,13 +115,9 @@ fn print(session: &Session, thread: ThreadId, report: &Report) -> Result<()> {
             check.remark.clone(),
         ]
     });
-    session
-        .out()
-        .line(table(["", "CHECK", "COUNT", ""], rows))?;
+    session.out().line(table(["", "CHECK", "COUNT", ""], rows))?;
     for remark in &report.remarks {
-        session
-            .out()
-            .line(format!("{WAITING}note{WAITING:#} {remark}"))?;
+        session.out().line(format!("{WAITING}note{WAITING:#} {remark}"))?;
     }
     for problem in &report.problems {
         session
@@ -141,9 +140,7 @@ pub(crate) async fn signed_note(context: Context, arguments: InThread) -> Result
     let key = session.server_key()?;
     let (note, said) = checkpoint_of(&session, thread).await?;
     // The log that is shown must be the log that is signed.
-    let page = session
-        .history(thread, Seq::saturating(said.size).next(), 1)
-        .await?;
+    let page = session.history(thread, Seq::saturating(said.size).next(), 1).await?;
     if page.to.get() == said.size && page.root != said.root {
         return Err(Failure::failed(
             "not_verified",

@@ -53,7 +53,13 @@ pub(crate) async fn revise(context: Context, arguments: Revise) -> Result<()> {
     let receipt = session.client.revise(thread, spec.spec, draft).await?;
     session.out().either(
         || receipt_with(thread, &receipt, "spec", spec.spec),
-        || format!("Revised {} {DIM}(entry {}): decisions on what it said before no longer count{DIM:#}", short(&spec.spec), receipt.seq),
+        || {
+            format!(
+                "Revised {} {DIM}(entry {}): decisions on what it said before no longer count{DIM:#}",
+                short(&spec.spec),
+                receipt.seq
+            )
+        },
     )?;
     session.close().await;
     Ok(())
@@ -67,13 +73,7 @@ pub(crate) async fn withdraw(context: Context, arguments: Target) -> Result<()> 
     let receipt = session.client.withdraw(thread, spec).await?;
     session.out().either(
         || receipt_with(thread, &receipt, "spec", spec),
-        || {
-            format!(
-                "Withdrew {} {DIM}(entry {}){DIM:#}",
-                short(&spec),
-                receipt.seq
-            )
-        },
+        || format!("Withdrew {} {DIM}(entry {}){DIM:#}", short(&spec), receipt.seq),
     )?;
     session.close().await;
     Ok(())
@@ -88,13 +88,7 @@ pub(crate) async fn edit(context: Context, arguments: Edit) -> Result<()> {
     let receipt = session.client.edit(thread, message, draft).await?;
     session.out().either(
         || receipt_with(thread, &receipt, "message", message),
-        || {
-            format!(
-                "Edited {} {DIM}(entry {}){DIM:#}",
-                short(&message),
-                receipt.seq
-            )
-        },
+        || format!("Edited {} {DIM}(entry {}){DIM:#}", short(&message), receipt.seq),
     )?;
     session.close().await;
     Ok(())

@@ -47,7 +47,12 @@ pub(crate) async fn create(context: Context, arguments: Create) -> Result<()> {
         .update_server(&audience, |server| server.thread = Some(id))?;
     session.out().either(
         || serde_json::json!({ "thread_id": id, "title": arguments.title }),
-        || format!("Made {BOLD}{}{BOLD:#} {DIM}{id}{DIM:#}\n{DIM}It is the thread that is meant from now on.{DIM:#}", one_line(&arguments.title)),
+        || {
+            format!(
+                "Made {BOLD}{}{BOLD:#} {DIM}{id}{DIM:#}\n{DIM}It is the thread that is meant from now on.{DIM:#}",
+                one_line(&arguments.title)
+            )
+        },
     )?;
     session.close().await;
     Ok(())
@@ -133,10 +138,9 @@ pub(crate) async fn show(context: Context, arguments: InThread) -> Result<()> {
             ["made", &format!("{} UTC", date_time(settings.created_at))],
             ["audience", settings.audience.as_str()],
         ];
-        session.out().line(table(
-            ["SETTING", "VALUE"],
-            rows.map(|row| row.map(str::to_owned)),
-        ))?;
+        session
+            .out()
+            .line(table(["SETTING", "VALUE"], rows.map(|row| row.map(str::to_owned))))?;
     }
     session.close().await;
     Ok(())
@@ -147,10 +151,7 @@ pub(crate) async fn add(context: Context, arguments: Add) -> Result<()> {
     let session = context.connect().await?;
     let (user, role, agent) = session.member(&arguments.member)?;
     let thread = session.thread(arguments.thread.thread.as_deref()).await?;
-    let receipt = session
-        .client
-        .add_member(thread, user.clone(), role, agent)
-        .await?;
+    let receipt = session.client.add_member(thread, user.clone(), role, agent).await?;
     session.out().either(
         || {
             let mut object = receipt_json(thread, &receipt);
@@ -217,11 +218,7 @@ pub(crate) async fn join(context: Context, arguments: Join) -> Result<()> {
 /// `choir threads`.
 pub(crate) async fn list(context: Context, arguments: Threads) -> Result<()> {
     let session = context.connect().await?;
-    let scope = if arguments.public {
-        Scope::Public
-    } else {
-        Scope::Mine
-    };
+    let scope = if arguments.public { Scope::Public } else { Scope::Mine };
     let rows = session.threads(scope).await?;
     if session.out().is_json() {
         for row in &rows {
@@ -266,9 +263,7 @@ pub(crate) async fn list(context: Context, arguments: Threads) -> Result<()> {
             ]
         });
         session.out().line(table(
-            [
-                "", "TITLE", "ID", "ROLE", "MESSAGES", "UNREAD", "WAITING", "ACTIVE",
-            ],
+            ["", "TITLE", "ID", "ROLE", "MESSAGES", "UNREAD", "WAITING", "ACTIVE"],
             lines,
         ))?;
     }
@@ -290,9 +285,7 @@ pub(crate) async fn members(context: Context, arguments: InThread) -> Result<()>
             session.out().object(&object)?;
         }
     } else {
-        session
-            .out()
-            .line(members_table(session.names(), &members))?;
+        session.out().line(members_table(session.names(), &members))?;
     }
     session.close().await;
     Ok(())

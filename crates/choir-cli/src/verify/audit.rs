@@ -7,8 +7,7 @@ use std::collections::BTreeMap;
 
 use choir_core::evaluate::{evaluate, is_deciding};
 use choir_protocol::action::{
-    CreateThread, Join, NewMember, ProcessApproval, RedactMessage, RemoveMember, ReviseSpec,
-    UpdateThread, WithdrawSpec,
+    CreateThread, Join, NewMember, ProcessApproval, RedactMessage, RemoveMember, ReviseSpec, UpdateThread, WithdrawSpec,
 };
 use choir_protocol::entry::{Body, Entry, Kind};
 use choir_protocol::hash::Hash;
@@ -87,9 +86,7 @@ impl Audit {
             ..Self::default()
         };
         for entry in entries {
-            if let (Kind::MessageRedacted, Some(RedactMessage { message })) =
-                (&entry.kind, read(entry))
-            {
+            if let (Kind::MessageRedacted, Some(RedactMessage { message })) = (&entry.kind, read(entry)) {
                 audit.redactions.insert(entry.seq, message);
             }
         }
@@ -133,11 +130,7 @@ impl Audit {
 
     /// S9: a message that bears the id of the spec that was just approved. Its author is the spec's, although the server wrote it.
     fn publishes(&self, entry: &Entry) -> bool {
-        entry.kind == Kind::MessagePosted
-            && self
-                .publishing
-                .as_ref()
-                .is_some_and(|spec| spec.id == entry.id)
+        entry.kind == Kind::MessagePosted && self.publishing.as_ref().is_some_and(|spec| spec.id == entry.id)
     }
 
     fn derived(&mut self, entry: &Entry) {
@@ -215,22 +208,13 @@ impl Audit {
     }
 
     fn member_added(&mut self, entry: &Entry) {
-        let Some(NewMember {
-            user_id,
-            role,
-            agent,
-        }) = read(entry)
-        else {
+        let Some(NewMember { user_id, role, agent }) = read(entry) else {
             return self.unreadable(entry);
         };
         if !self.is_owner(&entry.author) {
             self.wrong(entry.seq, "its author was no owner");
         }
-        match self
-            .members
-            .iter_mut()
-            .find(|member| member.user_id == user_id)
-        {
+        match self.members.iter_mut().find(|member| member.user_id == user_id) {
             Some(member) => {
                 member.role = role;
                 member.agent = agent.unwrap_or(member.agent);
@@ -245,14 +229,8 @@ impl Audit {
     }
 
     fn member_joined(&mut self, entry: &Entry) {
-        let agent = read::<Join>(entry)
-            .and_then(|body| body.agent)
-            .unwrap_or_default();
-        match self
-            .members
-            .iter_mut()
-            .find(|member| member.user_id == entry.author)
-        {
+        let agent = read::<Join>(entry).and_then(|body| body.agent).unwrap_or_default();
+        match self.members.iter_mut().find(|member| member.user_id == entry.author) {
             Some(member) => {
                 member.joined = true;
                 member.agent |= agent;
@@ -356,21 +334,14 @@ impl Audit {
                 open.decisions.insert(entry.author.clone(), decision);
                 self.counts.decisions += 1;
             }
-            Some(_) => self.wrong(
-                entry.seq,
-                "the decision is on another revision than the one that stood",
-            ),
+            Some(_) => self.wrong(entry.seq, "the decision is on another revision than the one that stood"),
             None => self.doubtful(entry.seq, "the spec wasn't open"),
         }
     }
 
     /// S8: nothing is decided while a spec is overdue.
     fn overdue(&mut self, entry: &Entry) {
-        if let Some(place) = self
-            .specs
-            .iter()
-            .position(|spec| spec.expires_at <= entry.timestamp)
-        {
+        if let Some(place) = self.specs.iter().position(|spec| spec.expires_at <= entry.timestamp) {
             let spec = self.specs.remove(place);
             self.doubtful(
                 entry.seq,
@@ -404,10 +375,7 @@ impl Audit {
         }
         let Some(Pass { caused_by, next }) = self.pass else {
             self.specs.remove(place);
-            return self.doubtful(
-                entry.seq,
-                format!("nothing before it could end the spec {id}"),
-            );
+            return self.doubtful(entry.seq, format!("nothing before it could end the spec {id}"));
         };
         // S7: in the order of submission, so that those before this one stay open.
         self.must_stay_open(next, place, entry.seq, caused_by);
@@ -416,13 +384,16 @@ impl Audit {
             self.counts.outcomes += 1;
         } else {
             let due = due.map_or("open", Outcome::as_str);
-            self.doubtful(entry.seq, format!("the spec {id} is said to be {}, but by the decisions and the policy it is {due}", outcome.as_str()));
+            self.doubtful(
+                entry.seq,
+                format!(
+                    "the spec {id} is said to be {}, but by the decisions and the policy it is {due}",
+                    outcome.as_str()
+                ),
+            );
         }
         let spec = self.specs.remove(place);
-        self.pass = Some(Pass {
-            caused_by,
-            next: place,
-        });
+        self.pass = Some(Pass { caused_by, next: place });
         if outcome == Outcome::Approved {
             self.publishing = Some(spec);
         }
@@ -430,10 +401,7 @@ impl Audit {
 
     fn published(&mut self, entry: &Entry) {
         let Some(spec) = self.publishing.take().filter(|spec| spec.id == entry.id) else {
-            return self.doubtful(
-                entry.seq,
-                "no spec was approved that it could be the message of",
-            );
+            return self.doubtful(entry.seq, "no spec was approved that it could be the message of");
         };
         if entry.author != spec.author {
             self.wrong(entry.seq, "its author isn't the approved spec's");
@@ -442,10 +410,7 @@ impl Audit {
         } else {
             self.counts.published += 1;
         }
-        let member = self
-            .members
-            .iter()
-            .find(|member| member.user_id == spec.author);
+        let member = self.members.iter().find(|member| member.user_id == spec.author);
         let excluded = member.is_some_and(|member| member.role.is_co_author() || member.agent);
         if self.policy.admit_authors && !excluded {
             let may_be_left_out = spec.author.key().is_none();
@@ -461,11 +426,7 @@ impl Audit {
             Some((due, _)) if due == user_id && role == Role::CoAuthor => {}
             _ => self.doubtful(entry.seq, "no policy admits this member"),
         }
-        match self
-            .members
-            .iter_mut()
-            .find(|member| member.user_id == user_id)
-        {
+        match self.members.iter_mut().find(|member| member.user_id == user_id) {
             Some(member) => {
                 member.role = role;
                 member.joined = true;
@@ -484,10 +445,7 @@ impl Audit {
         if let Some(spec) = self.publishing.take() {
             self.wrong(
                 seq,
-                format!(
-                    "the message of the approved spec {} had to stand here",
-                    spec.id
-                ),
+                format!("the message of the approved spec {} had to stand here", spec.id),
             );
         }
         if let Some((user, false)) = self.admitting.take() {
@@ -521,11 +479,8 @@ impl Audit {
     }
 
     fn outcome(&self, spec: &Spec) -> Option<Outcome> {
-        let may_read = self.visibility == Visibility::Public
-            || self
-                .members
-                .iter()
-                .any(|member| member.user_id == spec.author);
+        let may_read =
+            self.visibility == Visibility::Public || self.members.iter().any(|member| member.user_id == spec.author);
         let deciding: Vec<&Member> = self
             .members
             .iter()
@@ -552,10 +507,7 @@ impl Audit {
     }
 
     fn wrong(&mut self, seq: Seq, why: impl Into<String>) {
-        self.findings.push(Finding {
-            seq,
-            why: why.into(),
-        });
+        self.findings.push(Finding { seq, why: why.into() });
     }
 
     /// Something that would be wrong if everything were visible.

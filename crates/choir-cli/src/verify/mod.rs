@@ -249,10 +249,9 @@ impl Replay {
                     "it is hidden, although you may see it",
                 ));
             }
-            Applied::Mismatch(error) => self.problems.push(problem(
-                Some(end),
-                &format!("of the entries up to it: {error}"),
-            )),
+            Applied::Mismatch(error) => self
+                .problems
+                .push(problem(Some(end), &format!("of the entries up to it: {error}"))),
         }
     }
 
@@ -261,10 +260,7 @@ impl Replay {
     }
 
     fn found(&self, which: impl Fn(&Finding) -> bool) -> u64 {
-        self.findings
-            .iter()
-            .filter(|finding| which(finding))
-            .count() as u64
+        self.findings.iter().filter(|finding| which(finding)).count() as u64
     }
 }
 
@@ -300,9 +296,7 @@ fn checks(replay: &Replay, audit: &Audit, signed: &Checkpoint, is_signed: bool) 
         check(
             "signatures",
             State::of(forged > 0, foreign > 0),
-            replay
-                .count(|entry| entry.proof.is_some())
-                .saturating_sub(forged),
+            replay.count(|entry| entry.proof.is_some()).saturating_sub(forged),
             if foreign > 0 {
                 format!("{foreign} of them made for another server's address")
             } else {
@@ -312,12 +306,7 @@ fn checks(replay: &Replay, audit: &Audit, signed: &Checkpoint, is_signed: bool) 
         check(
             "seen by authors",
             State::of(histories > 0 || !ahead(&replay.entries).is_empty(), false),
-            replay.count(|entry| {
-                entry
-                    .proof
-                    .as_ref()
-                    .is_some_and(|proof| proof.seen.is_some())
-            }),
+            replay.count(|entry| entry.proof.as_ref().is_some_and(|proof| proof.seen.is_some())),
             "of these the author says what they had seen, and that stands here".to_owned(),
         ),
         check(
@@ -369,10 +358,7 @@ fn checks(replay: &Replay, audit: &Audit, signed: &Checkpoint, is_signed: bool) 
 
 /// Whether it shows that something is wrong, and not only that something is worth knowing.
 const fn is_problem(finding: &Finding) -> bool {
-    !matches!(
-        finding,
-        Finding::NewKey { .. } | Finding::ForeignAudience { .. }
-    )
+    !matches!(finding, Finding::NewKey { .. } | Finding::ForeignAudience { .. })
 }
 
 const fn seq_of(finding: &Finding) -> Seq {

@@ -62,10 +62,7 @@ impl World {
         world.does(
             ALICE,
             "action.create_thread",
-            choir_protocol::json::parse(&text)
-                .unwrap()
-                .into_object()
-                .unwrap(),
+            choir_protocol::json::parse(&text).unwrap().into_object().unwrap(),
         );
         world
     }
@@ -110,10 +107,7 @@ impl World {
                 audiences: std::slice::from_ref(&audience),
                 agent_issuers: &[],
             };
-            let found = targets(&action)
-                .into_iter()
-                .map(|id| (id, self.find(id)))
-                .collect();
+            let found = targets(&action).into_iter().map(|id| (id, self.find(id))).collect();
             let lookups = Lookups {
                 found,
                 seen_root: seen.map(|seen| seen.root),
@@ -158,8 +152,7 @@ impl World {
             return false;
         };
         let payload = object! { "spec": spec.to_string(), "content_hash": hash.to_string(), "decision": decision, "reason": "so" };
-        self.tries(who, "action.process_approval", payload)
-            .is_some()
+        self.tries(who, "action.process_approval", payload).is_some()
     }
 
     fn find(&self, id: Id) -> Vec<Found> {
@@ -178,10 +171,7 @@ impl World {
     }
 
     fn entries(&self) -> Vec<Entry> {
-        self.records
-            .iter()
-            .map(|record| record.to_entry(true))
-            .collect()
+        self.records.iter().map(|record| record.to_entry(true)).collect()
     }
 
     /// What a server would send this user, in pages of `size`, newest first.
@@ -201,10 +191,7 @@ impl World {
                     from: Seq::saturating(from.size()),
                     to: chunk.last().unwrap().seq,
                     root: peaks.root(),
-                    entries: seen
-                        .into_iter()
-                        .map(|record| record.to_entry(true))
-                        .collect(),
+                    entries: seen.into_iter().map(|record| record.to_entry(true)).collect(),
                     hidden: Some(
                         hidden
                             .into_iter()
@@ -239,12 +226,7 @@ fn forged_log(thread: ThreadId, mut entries: Vec<Entry>) -> Vec<Range> {
     let mut peaks = Peaks::new();
     for (n, entry) in entries.iter_mut().enumerate() {
         entry.seq = Seq::saturating(n as u64 + 1);
-        peaks.push(entry_leaf(
-            thread,
-            entry.seq,
-            entry.stream,
-            &entry.inner().unwrap(),
-        ));
+        peaks.push(entry_leaf(thread, entry.seq, entry.stream, &entry.inner().unwrap()));
     }
     let to = Seq::saturating(entries.len() as u64);
     vec![Range {
@@ -258,10 +240,7 @@ fn forged_log(thread: ThreadId, mut entries: Vec<Entry>) -> Vec<Range> {
 }
 
 fn first(report: &Report) -> (u64, &str) {
-    let problem = report
-        .problems
-        .first()
-        .expect("it should have been noticed");
+    let problem = report.problems.first().expect("it should have been noticed");
     (problem.seq.unwrap().get(), &problem.why)
 }
 
@@ -287,8 +266,7 @@ fn a_thread_with_everything_in_it_is_proved() {
 
 #[test]
 fn outcomes_erasures_and_members_are_recomputed() {
-    let mut world =
-        World::begun(r#"{"approval":{"at_least":2},"admit_authors":true,"expires_ms":60000}"#);
+    let mut world = World::begun(r#"{"approval":{"at_least":2},"admit_authors":true,"expires_ms":60000}"#);
     world.does(BOB, "action.join", object! {});
     let one = world.says(CAROL, "one");
     let two = world.says(CAROL, "two");
@@ -301,11 +279,7 @@ fn outcomes_erasures_and_members_are_recomputed() {
     world.decides(ALICE, one, "approve");
     world.decides(BOB, one, "approve");
     world.decides(ALICE, two, "deny");
-    world.does(
-        ALICE,
-        "action.redact_message",
-        object! { "message": one.to_string() },
-    );
+    world.does(ALICE, "action.redact_message", object! { "message": one.to_string() });
     let late = world.says(BOB, "by a co-author, at once");
     world.does(
         BOB,
@@ -314,25 +288,12 @@ fn outcomes_erasures_and_members_are_recomputed() {
     );
     let report = world.checked(ALICE);
     holds(&report);
-    let row = |what: &str| {
-        report
-            .checks
-            .iter()
-            .find(|check| check.what == what)
-            .unwrap()
-    };
+    let row = |what: &str| report.checks.iter().find(|check| check.what == what).unwrap();
     assert_eq!(row("outcomes of specs").count, 1);
-    assert_eq!(
-        row("erased bodies").count,
-        3,
-        "submission, revision and message"
-    );
+    assert_eq!(row("erased bodies").count, 3, "submission, revision and message");
     assert_eq!(row("messages").count, 2);
     assert!(
-        report
-            .checks
-            .iter()
-            .all(|check| check.state == State::Proved),
+        report.checks.iter().all(|check| check.state == State::Proved),
         "{report:#?}"
     );
     // The second one expires before anything later is decided.
@@ -419,18 +380,12 @@ fn a_left_out_entry_is_noticed() {
     let mut pages = world.pages(BOB, 10);
     pages[0].entries.remove(1);
     let report = check_pages(world.thread, BOB, pages);
-    assert!(
-        first(&report).1.contains("doesn't say what stands at 2"),
-        "{report:#?}"
-    );
+    assert!(first(&report).1.contains("doesn't say what stands at 2"), "{report:#?}");
     // A log that was made anew without it contradicts what its authors had seen.
     let mut entries = world.entries();
     entries.remove(1);
     let report = check_pages(world.thread, BOB, forged_log(world.thread, entries));
-    assert!(
-        first(&report).1.contains("had seen 2 entries"),
-        "{report:#?}"
-    );
+    assert!(first(&report).1.contains("had seen 2 entries"), "{report:#?}");
 }
 
 #[test]
@@ -445,10 +400,7 @@ fn another_history_than_the_signed_one_is_noticed() {
         time_ms: 0,
     };
     let report = check(world.thread, &user(BOB), &audience(), pages, &signed);
-    assert!(
-        first(&report).1.contains("signed another root"),
-        "{report:#?}"
-    );
+    assert!(first(&report).1.contains("signed another root"), "{report:#?}");
 }
 
 #[test]
@@ -458,11 +410,7 @@ fn what_is_hidden_without_right_is_named() {
     world.says(CAROL, "a spec");
     let mut pages = world.pages(ALICE, 10);
     let taken = pages[0].entries.remove(2);
-    pages[0].hidden = Some(vec![Hidden(
-        taken.seq,
-        taken.stream,
-        taken.inner().unwrap(),
-    )]);
+    pages[0].hidden = Some(vec![Hidden(taken.seq, taken.stream, taken.inner().unwrap())]);
     let report = check_pages(world.thread, ALICE, pages);
     assert_eq!(first(&report).0, 3);
     assert!(first(&report).1.contains("hidden"), "{report:#?}");
@@ -488,22 +436,13 @@ fn an_outcome_that_does_not_follow_is_named() {
     let kinds: Vec<&str> = entries.iter().map(|entry| entry.kind.as_str()).collect();
     assert_eq!(
         kinds[4..8],
-        [
-            "approval_given",
-            "spec_resolved",
-            "message_posted",
-            "message_posted"
-        ]
+        ["approval_given", "spec_resolved", "message_posted", "message_posted"]
     );
 
     // Bob's approval never was: published all the same.
     let mut bent = entries.clone();
     bent.remove(4);
-    assert!(
-        audit(bent)[0]
-            .1
-            .contains("by the decisions and the policy it is open")
-    );
+    assert!(audit(bent)[0].1.contains("by the decisions and the policy it is open"));
     // It was approved, and said to be denied.
     let mut bent = entries.clone();
     bent[5].body = Body::Present(Canonical::of(&Value::Object(
@@ -518,11 +457,7 @@ fn an_outcome_that_does_not_follow_is_named() {
     // It was approved, and its message kept back.
     let mut bent = entries.clone();
     bent.remove(6);
-    assert!(
-        audit(bent)[0]
-            .1
-            .contains("the message of the approved spec")
-    );
+    assert!(audit(bent)[0].1.contains("the message of the approved spec"));
     // Something else was published than what was approved.
     let mut bent = entries.clone();
     bent[6].content_hash = Some(Hash::of(b"other"));
@@ -537,11 +472,7 @@ fn an_outcome_that_does_not_follow_is_named() {
         object! { "spec": spec.to_string(), "outcome": "expired" },
     )));
     bent.remove(6);
-    assert!(
-        audit(bent)
-            .iter()
-            .any(|(_, why)| why.contains("hadn't expired"))
-    );
+    assert!(audit(bent).iter().any(|(_, why)| why.contains("hadn't expired")));
 }
 
 #[test]

@@ -42,14 +42,7 @@ impl World {
         let data = self.path("data");
         let mut server = self.start(
             "nobody",
-            &[
-                "serve",
-                "--listen",
-                listen,
-                "--data",
-                data.to_str().unwrap(),
-                "--json",
-            ],
+            &["serve", "--listen", listen, "--data", data.to_str().unwrap(), "--json"],
         );
         let ready = server.json_until(|line| line["ready"] == true);
         self.url = ready["url"].as_str().unwrap().to_owned();
@@ -198,17 +191,12 @@ impl Running {
         let stderr_reader = std::thread::spawn(move || {
             let mut buffer = [0; 4096];
             while let Ok(n @ 1..) = errors.read(&mut buffer) {
-                kept.lock()
-                    .unwrap()
-                    .push_str(&String::from_utf8_lossy(&buffer[..n]));
+                kept.lock().unwrap().push_str(&String::from_utf8_lossy(&buffer[..n]));
             }
         });
         Self {
             child,
-            arguments: arguments
-                .iter()
-                .map(|argument| (*argument).to_owned())
-                .collect(),
+            arguments: arguments.iter().map(|argument| (*argument).to_owned()).collect(),
             lines,
             seen: Vec::new(),
             stderr,
@@ -383,10 +371,7 @@ pub(crate) fn kinds(objects: &[Value]) -> Vec<(u64, String)> {
 
 /// The same of lines.
 pub(crate) fn kinds_of_lines(lines: &[String]) -> Vec<(u64, String)> {
-    let objects: Vec<Value> = lines
-        .iter()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect();
+    let objects: Vec<Value> = lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
     kinds(&objects)
 }
 
