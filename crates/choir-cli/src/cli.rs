@@ -12,22 +12,24 @@ const ABOUT: &str =
 
 const AFTER_HELP: &str = "\
 The first minute:
-  choir serve                                  # in a terminal of its own
-  choir key new                                # who you are
-  choir thread create \"Standup\"                # becomes the thread that is meant where none is named
+  choir serve                          # in a terminal of its own
+  choir key new                        # who you are
+  choir thread create \"Standup\"       # and use it from now on
   choir post \"Good morning\"
-  choir tail                                   # live
+  choir tail                           # live
 
 With somebody else on the same machine:
   choir --profile bob key new
-  choir thread add bob
+  choir thread add bob:reader
   choir --profile bob use Standup
   choir --profile bob propose \"Move it to ten?\"
   choir specs
   choir approve last
 
-A THREAD is its id, the beginning or the end of it, or its title. A USER is a nickname (choir name), the name of
-a profile on this machine, or a user id. A SPEC or MESSAGE is its id, the beginning or the end of it, or `last`.
+A THREAD is named by its title, its id, or the beginning or end of that.
+A USER by a nickname (choir name), a profile of this machine, or a user id.
+A SPEC or MESSAGE by `last`, its entry's number, its id, or the beginning
+or end of that; messages of one minute have ids that begin alike.
 
 Exit codes:
   0  done
@@ -35,7 +37,8 @@ Exit codes:
   2  the command line, a configuration or an input is wrong
   3  no connection, or not let in
 
-With --json, results are one JSON object or one object a line on stdout; errors are {\"error\": {…}} on stderr.";
+With --json, results are one JSON object, or one object a line, on stdout;
+errors are {\"error\": {code, message, meaning, hint, exit_code}} on stderr.";
 
 /// Everything that can be typed.
 #[derive(Debug, Parser)]
@@ -50,11 +53,12 @@ pub(crate) struct Cli {
 /// What every command takes.
 #[derive(Debug, Args)]
 pub(crate) struct Global {
-    /// The server, like wss://choir.example or ws://127.0.0.1:7400
+    /// The server, like ws://127.0.0.1:7400
     #[arg(
         long,
         global = true,
         env = "CHOIR_URL",
+        hide_env_values = true,
         value_name = "URL",
         help_heading = "Global options"
     )]
@@ -63,7 +67,8 @@ pub(crate) struct Global {
     #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = "Global options")]
     pub(crate) key: Option<PathBuf>,
     /// Whose key, server and names to use, where you are several on one machine
-    #[arg(long, global = true, env = "CHOIR_PROFILE", value_name = "NAME", default_value = crate::profile::DEFAULT_PROFILE, help_heading = "Global options")]
+    #[arg(long, global = true, env = "CHOIR_PROFILE",
+        hide_env_values = true, value_name = "NAME", default_value = crate::profile::DEFAULT_PROFILE, help_heading = "Global options")]
     pub(crate) profile: String,
     /// JSON on stdout: one object, or one a line
     #[arg(long, global = true, help_heading = "Global options")]
@@ -106,7 +111,7 @@ Examples:
     Name(Name),
     /// Choose the thread that is meant where none is named, or the server
     #[command(
-        after_help = "JSON: {\"thread_id\": …, \"url\": …}\n\nExamples:\n  choir use Standup\n  choir use --server wss://choir.example"
+        after_help = "JSON: {\"thread_id\": …, \"url\": …}\n\nExamples:\n  choir use Standup\n  choir use --server ws://127.0.0.1:7401"
     )]
     Use(Use),
     /// Make a thread, change it, and who is in it
@@ -177,8 +182,10 @@ Lines that begin with / are commands: /help, /specs, /approve [N], /deny [N] [RE
     /// Check a whole thread, without trusting the server: every hash, signature, root, redaction and outcome
     #[command(after_help = "\
 Exit code 1 where something doesn't hold, naming the entry and what is wrong with it.
+With --receipt, a receipt of a decision is checked in its place, without any server; it shows what is in the log, not
+that nothing was left out.
 JSON: {\"thread_id\", \"entries\", \"root\", \"checks\": [{\"what\", \"state\": \"proved\" | \"partly\" | \"failed\", \"count\", \"remark\"}], \"failures\": […]}")]
-    Verify(InThread),
+    Verify(Verify),
     /// What the server has signed that a thread's log is, at this moment
     #[command(after_help = "\
 The note (C2SP tlog-checkpoint) is checked and printed; keep it: a server that ever shows another history has
@@ -532,6 +539,17 @@ pub(crate) struct Mark {
     pub(crate) thread: ThreadOption,
 }
 
+/// `choir verify`.
+#[derive(Debug, Args)]
+pub(crate) struct Verify {
+    /// The thread; without it, the one in use
+    #[arg(value_name = "THREAD", conflicts_with = "receipt")]
+    pub(crate) thread: Option<String>,
+    /// A receipt of a decision, a file, in place of a thread
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) receipt: Option<PathBuf>,
+}
+
 /// `choir log`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum LogCommand {
@@ -561,7 +579,7 @@ pub(crate) fn parse_role(text: &str) -> Result<Role, String> {
     parse_word(text)
 }
 
-fn parse_approval(text: &str) -> Result<Approval, String> {
+pub(crate) fn parse_approval(text: &str) -> Result<Approval, String> {
     match text {
         "unanimous" => Ok(Approval::Unanimous),
         "majority" => Ok(Approval::Majority),

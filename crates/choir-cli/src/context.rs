@@ -21,6 +21,7 @@ use crate::hello::{Heard, Overheard};
 use crate::output::{Output, content_text, one_line};
 use crate::pick::{Candidate, is_part, pick};
 use crate::profile::{self, DEFAULT_URL, Profile};
+use crate::show::is_what_it_says;
 
 /// How long a command waits for a session.
 const CONNECT: Duration = Duration::from_secs(20);
@@ -121,7 +122,11 @@ impl Context {
             me,
             heard,
         };
-        session.pin()?;
+        if let Err(failure) = session.pin() {
+            session
+                .out()
+                .note(format!("Warning: what is known of the server can't be kept: {failure}"));
+        }
         Ok(session)
     }
 }
@@ -332,6 +337,17 @@ impl Session {
         let mut after = None;
         loop {
             let page = self.client.specs(thread, after).await?;
+            if let Some(spec) = page.open_specs.iter().find(|spec| !is_what_it_says(spec)) {
+                return Err(Failure::failed(
+                    "not_verified",
+                    format!(
+                        "the server shows another content of the spec {} than decisions would be bound to",
+                        spec.spec
+                    ),
+                )
+                .meaning("Nothing was decided.")
+                .hint("run `choir verify`, and ask the server's operator"));
+            }
             rows.extend(page.open_specs);
             match page.next {
                 Some(next) => after = Some(next),

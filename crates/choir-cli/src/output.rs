@@ -242,14 +242,15 @@ pub(crate) fn clock(at: Timestamp) -> String {
     format!("{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60)
 }
 
-/// `5 min`, `3 h`, `2 d`: a span, rounded down.
+/// `5 min`, `3 h`, `2 d`: a span, rounded.
 pub(crate) fn span(ms: u64) -> String {
     let seconds = ms / 1000;
+    let rounded = |unit: u64| (seconds + unit / 2) / unit;
     match seconds {
         0..60 => format!("{seconds} s"),
-        60..3600 => format!("{} min", seconds / 60),
-        3600..172_800 => format!("{} h", seconds / 3600),
-        _ => format!("{} d", seconds / 86_400),
+        60..3570 => format!("{} min", rounded(60)),
+        3570..171_000 => format!("{} h", rounded(3600)),
+        _ => format!("{} d", rounded(86_400)),
     }
 }
 
@@ -334,8 +335,8 @@ mod tests {
     #[test]
     fn spans_are_short() {
         assert_eq!(
-            [0, 59_999, 60_000, 3_600_000, 172_800_000].map(span),
-            ["0 s", "59 s", "1 min", "1 h", "2 d"]
+            [0, 59_999, 60_000, 3_569_000, 3_599_000, 172_799_000, 604_799_000].map(span),
+            ["0 s", "59 s", "1 min", "59 min", "1 h", "2 d", "7 d"]
         );
     }
 

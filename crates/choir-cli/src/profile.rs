@@ -20,6 +20,7 @@ use choir_protocol::key::{PublicKey, SecretKey};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Failure, Result};
+use crate::output::Output;
 
 /// Where a server is that nobody configured.
 pub(crate) const DEFAULT_URL: &str = "ws://127.0.0.1:7400/v1/ws";
@@ -256,8 +257,14 @@ impl Profile {
             .map(|(_, hash)| hash)
     }
 
-    /// Keeps which revisions were shown.
-    pub(crate) fn keep_shown(&self, specs: &[(Id, Hash)]) -> Result<()> {
+    /// Keeps which revisions were shown. Where that can't be, it is said and nothing else: they are shown once more before they are decided on.
+    pub(crate) fn remember_shown(&self, specs: &[(Id, Hash)], out: Output) {
+        if let Err(failure) = self.keep_shown(specs) {
+            out.note(format!("Warning: what you were shown can't be kept: {failure}"));
+        }
+    }
+
+    fn keep_shown(&self, specs: &[(Id, Hash)]) -> Result<()> {
         let mut shown = self.read_shown();
         if specs.iter().all(|spec| shown.contains(spec)) {
             return Ok(());

@@ -6,12 +6,13 @@ use choir_protocol::action::{
     CreateThread, EditMessage, Join, NewMember, ProcessApproval, RedactMessage, RemoveMember, ReviseSpec,
     SubmitMessage, UpdateThread, WithdrawSpec,
 };
+use choir_protocol::canonical::Canonical;
 use choir_protocol::de::from_value;
 use choir_protocol::entry::{Body, Entry, Kind};
 use choir_protocol::hash::Hash;
 use choir_protocol::ids::{Id, UserId};
 use choir_protocol::json::Value;
-use choir_protocol::thread::{Approval, Decision, Outcome, Policy, Stream};
+use choir_protocol::thread::{Approval, Decision, OpenSpec, Outcome, Policy, Stream};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -283,6 +284,11 @@ pub(crate) fn word(value: &impl serde::Serialize) -> String {
         .unwrap_or_default()
 }
 
+/// Whether a spec's content is what decisions on it are bound to. Lists and snapshots are the server's word, which a decision must not rest on.
+pub(crate) fn is_what_it_says(spec: &OpenSpec) -> bool {
+    Canonical::of(&spec.body).hash() == spec.content_hash
+}
+
 /// What an entry says.
 pub(crate) fn read<T: DeserializeOwned>(entry: &Entry) -> Option<T> {
     from_value(&entry.body_value()?).ok()
@@ -302,4 +308,95 @@ pub(crate) struct Resolved {
     pub(crate) spec: Id,
     /// How it ended.
     pub(crate) outcome: Outcome,
+}
+
+#[cfg(test)]
+mod tests {
+    use choir_protocol::ids::{Seq, Timestamp};
+    use choir_protocol::json;
+    use choir_protocol::key::SecretKey;
+
+    use super::*;
+
+    struct Short;
+
+    impl Names for Short {
+        fn name(&self, user: &UserId) -> String {
+            short_user(user)
+        }
+    }
+
+    fn entry(kind: Kind, body: &str) -> Entry {
+        let body = Canonical::of(&json::parse(body).unwrap());
+        Entry {
+            seq: Seq::saturating(7),
+            id: Id::v7(1, [7; 10]),
+            stream: kind.stream().unwrap(),
+            kind,
+            author: UserId::of_key(&SecretKey::from_seed(&[1; 32]).public()),
+            timestamp: Timestamp::saturating(1_764_000_000_000),
+            content_hash: Some(body.hash()),
+            body: Body::Present(body),
+            proof: None,
+        }
+    }
+
+    fn plain(lines: Option<String>) -> String {
+        anstream::adapter::strip_str(&lines.unwrap_or_default()).to_string()
+    }
+
+    #[test]
+    fn entries_are_lines_and_days_stand_once() {
+        let mut renderer = Renderer::new(&Short, true);
+        let salt = "AAAAAAAAAAAAAAAAAAAAAA";
+        let message = entry(
+            Kind::MessagePosted,
+            &format!(r#"{{"content":"one\ntwo","salt":"{salt}"}}"#),
+        );
+        let first = plain(renderer.lines(&message));
+        assert!(first.starts_with("2025-11-24 (UTC)\n16:00:00    7  "), "{first}");
+        assert!(first.ends_with(": one\n                 two"), "{first}");
+        assert!(!plain(renderer.lines(&message)).contains("(UTC)"));
+        let spec = entry(
+            Kind::SpecSubmitted,
+            &format!(r#"{{"content":{{"tool":"deploy"}},"salt":"{salt}"}}"#),
+        );
+        assert!(plain(renderer.lines(&spec)).contains(r#"proposes 07070707: {"tool":"deploy"}"#));
+        assert_eq!(renderer.take_shown(), [(spec.id, spec.content_hash.unwrap())]);
+        let denied = entry(
+            Kind::SpecResolved,
+            &format!(r#"{{"spec":"{}","outcome":"denied"}}"#, spec.id),
+        );
+        assert!(plain(renderer.lines(&denied)).contains("= denied 07070707 {\"tool\":\"deploy\"}"));
+        let odd = entry(Kind::ApprovalGiven, r#"{"decision":"maybe"}"#);
+        assert!(
+            plain(renderer.lines(&odd)).contains("approval_given of"),
+            "what can't be read is shown as such"
+        );
+    }
+
+    #[test]
+    fn specs_are_left_out_where_nobody_wants_them() {
+        let mut renderer = Renderer::new(&Short, false);
+        assert_eq!(renderer.lines(&entry(Kind::SpecSubmitted, "{}")), None);
+        assert!(renderer.lines(&entry(Kind::MemberJoined, "{}")).is_some());
+    }
+
+    #[test]
+    fn a_spec_must_be_what_its_hash_says() {
+        let body = json::parse(r#"{"content":"pay Bob 10"}"#).unwrap();
+        let mut spec = OpenSpec {
+            spec: Id::v7(1, [1; 10]),
+            author: UserId::of_key(&SecretKey::from_seed(&[1; 32]).public()),
+            seq: Seq::ZERO,
+            content_hash: Canonical::of(&body).hash(),
+            body,
+            submitted_at: Timestamp::ZERO,
+            expires_at: Timestamp::ZERO,
+            decisions: Vec::new(),
+        };
+        assert!(is_what_it_says(&spec));
+        spec.body = json::parse(r#"{"content":"pay Mallory 10"}"#).unwrap();
+        assert!(!is_what_it_says(&spec));
+    }
 }

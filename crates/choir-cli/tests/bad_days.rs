@@ -373,6 +373,16 @@ fn a_server_that_was_set_up_anew_is_told() {
 }
 
 #[test]
+fn what_is_no_receipt_proves_nothing() {
+    let world = World::new();
+    let file = world.path("receipt.json");
+    std::fs::write(&file, "{}").unwrap();
+    let stderr = world.fails(FAILED, "alice", &["verify", "--receipt", file.to_str().unwrap()]);
+    says(&stderr, &["not a receipt", "doesn't show"]);
+    world.fails(USAGE, "alice", &["verify", "T", "--receipt", file.to_str().unwrap()]);
+}
+
+#[test]
 fn a_closed_pipe_is_no_failure() {
     let (world, _server) = World::with_server();
     world.ok("alice", &["key", "new"]);

@@ -411,6 +411,32 @@ fn reading_goes_back_page_by_page() {
 }
 
 #[test]
+fn a_profile_remembers_its_server_and_its_thread() {
+    let (mut world, _server) = World::with_server();
+    for name in ["alice", "carol"] {
+        world.ok(name, &["key", "new"]);
+    }
+    // From here on nobody names the server.
+    let url = std::mem::take(&mut world.url);
+    for name in ["alice", "carol"] {
+        world.ok(name, &["use", "--server", &url]);
+    }
+    world.ok("alice", &["thread", "create", "One", "--member", "carol:reader"]);
+    world.ok("alice", &["thread", "create", "Two"]);
+    world.ok("alice", &["post", "in two"]);
+    world.ok("alice", &["use", "One"]);
+    world.ok("alice", &["post", "in one"]);
+    world.ok("carol", &["use", "One"]);
+    world.ok("carol", &["propose", "a spec"]);
+    world.ok("alice", &["post", "another"]);
+
+    let mut tail = world.start("alice", &["tail", "--no-specs", "--json"]);
+    tail.json_until(|line| line["entry"]["body"]["content"] == "another");
+    let seen: Vec<String> = kinds_of_lines(tail.seen()).into_iter().map(|(_, kind)| kind).collect();
+    assert_eq!(seen, ["thread_created", "message_posted", "message_posted"]);
+}
+
+#[test]
 fn help_and_completions_need_nothing() {
     let world = World::new();
     let help = world.ok("nobody", &["--help"]);
@@ -420,5 +446,7 @@ fn help_and_completions_need_nothing() {
     assert!(world.ok("nobody", &["completions", "bash"]).contains("request-changes"));
     assert!(world.ok("nobody", &["thread", "create", "--help"]).contains("Examples"));
     world.fails(2, "nobody", &["nonsense"]);
+    let json: serde_json::Value = serde_json::from_str(&world.fails(2, "nobody", &["nonsense", "--json"])).unwrap();
+    assert_eq!(json["error"]["code"], "usage");
     world.fails(2, "nobody", &["post", "--policy", "x"]);
 }

@@ -22,6 +22,7 @@ use crate::context::{Context, Session};
 use crate::error::{Failure, Result};
 use crate::output::{BAD, BOLD, DIM, json_text, one_line};
 use crate::profile::Profile;
+use crate::show::is_what_it_says;
 
 /// How long the end waits for what was said last to be answered, and to be shown.
 const FINISH: Duration = Duration::from_secs(10);
@@ -196,7 +197,13 @@ impl<'a> Chat<'a> {
         let decides = view
             .member(&self.session.me)
             .is_some_and(|member| member.role.is_co_author() && (agents_decide || !member.agent));
-        let open = view.open_specs().into_iter().cloned().collect();
+        // A spec in a snapshot is the server's word: one whose content isn't what decisions would be bound to is none.
+        let open = view
+            .open_specs()
+            .into_iter()
+            .filter(|spec| is_what_it_says(spec))
+            .cloned()
+            .collect();
         let effects = self.model.open(self.now_ms(), open, decides);
         self.perform(screen, effects)
     }
@@ -220,7 +227,7 @@ impl<'a> Chat<'a> {
         for effect in effects {
             match effect {
                 Effect::Show(text) if !json => screen.show(&text)?,
-                Effect::Shown(specs) => self.session.context.profile.keep_shown(&specs)?,
+                Effect::Shown(specs) => self.session.context.profile.remember_shown(&specs, self.session.out()),
                 Effect::Post(text) => self.order(Order::Post(text)),
                 Effect::Decide {
                     spec,

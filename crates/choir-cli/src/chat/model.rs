@@ -162,7 +162,7 @@ impl<'a, N: Names> Model<'a, N> {
         };
         let more = match self.waiting.len() {
             0 | 1 => String::new(),
-            n => format!(" of {n}, Tab"),
+            n => format!(" | Tab: {} more", n - 1),
         };
         format!(
             "{WAITING}[{} {}{WAITING}: {} | ^Y ^N{more}]{WAITING:#} > ",

@@ -42,7 +42,7 @@ pub(crate) async fn specs(context: Context, arguments: InThread) -> Result<()> {
                 .out()
                 .line(spec_text(session.names(), spec, awaits(&session, spec, decides)))?;
         }
-        keep_shown(&session, &specs)?;
+        keep_shown(&session, &specs);
     }
     session.close().await;
     Ok(())
@@ -92,9 +92,9 @@ fn spec_text(names: &impl Names, spec: &OpenSpec, awaits: bool) -> String {
     text
 }
 
-fn keep_shown(session: &Session, specs: &[OpenSpec]) -> Result<()> {
+fn keep_shown(session: &Session, specs: &[OpenSpec]) {
     let shown: Vec<(Id, Hash)> = specs.iter().map(|spec| (spec.spec, spec.content_hash)).collect();
-    session.context.profile.keep_shown(&shown)
+    session.context.profile.remember_shown(&shown, session.out());
 }
 
 /// `choir approve`, `choir deny`, `choir request-changes`.
@@ -156,7 +156,7 @@ fn meant_revision(session: &Session, spec: &OpenSpec, named: Option<Hash>, decis
         return Err(not_shown(spec, shown.is_some()).hint(format!("a script says what it means: --hash {current}")));
     }
     out.line(text)?;
-    keep_shown(session, std::slice::from_ref(spec))?;
+    keep_shown(session, std::slice::from_ref(spec));
     if shown.is_none() && std::io::stdin().is_terminal() && std::io::stdout().is_terminal() {
         return if confirmed(decision)? {
             Ok(current)

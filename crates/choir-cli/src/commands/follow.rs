@@ -314,7 +314,7 @@ fn show<N: Names>(
     }
     let shown = renderer.take_shown();
     if !out.is_json() && !shown.is_empty() {
-        session.context.profile.keep_shown(&shown)?;
+        session.context.profile.remember_shown(&shown, out);
     }
     Ok(())
 }

@@ -1,20 +1,26 @@
 //! Proofs: a whole thread checked without trusting the server, and the server's signed word of it.
 
-use choir_client::{Audience, Walk};
+use std::path::Path;
+
+use choir_client::{Audience, Outcome, Walk};
+use choir_core::receipt::{self, DecisionReceipt};
 use choir_protocol::action::CreateThread;
 use choir_protocol::checkpoint::{self, Checkpoint};
 use choir_protocol::ids::{Seq, ThreadId, Timestamp};
 use choir_protocol::range::Range;
 
-use crate::cli::InThread;
+use crate::cli::{InThread, Verify};
 use crate::context::{Context, PAGE, Session};
 use crate::error::{Failure, Result};
-use crate::output::{BAD, BOLD, DIM, GOOD, WAITING, date_time, table};
+use crate::output::{BAD, BOLD, DIM, GOOD, WAITING, date_time, one_line, table};
 use crate::show::read;
 use crate::verify::{Problem, Report, check};
 
 /// `choir verify`.
-pub(crate) async fn verify(context: Context, arguments: InThread) -> Result<()> {
+pub(crate) async fn verify(context: Context, arguments: Verify) -> Result<()> {
+    if let Some(path) = &arguments.receipt {
+        return verify_receipt(&context, path);
+    }
     let session = context.connect().await?;
     let thread = session.thread(arguments.thread.as_deref()).await?;
     // Before the log, which can only have grown then.
@@ -35,6 +41,43 @@ pub(crate) async fn verify(context: Context, arguments: InThread) -> Result<()> 
         .meaning("What the server shows of this thread isn't what its members signed, or isn't all of it.")
         .hint("keep this output and a checkpoint (choir checkpoint), and ask the server's operator")),
     }
+}
+
+/// `choir verify --receipt`: a receipt of a decision (K7), without any server. The key is the pinned one, where this profile knows the server.
+fn verify_receipt(context: &Context, path: &Path) -> Result<()> {
+    let text = std::fs::read_to_string(path).map_err(|error| Failure::file("read the receipt", path, &error))?;
+    let audience = DecisionReceipt::parse(&text).ok().map(|receipt| receipt.audience);
+    let pinned = audience
+        .as_ref()
+        .and_then(|audience| context.profile.server(audience).key);
+    let verdict = receipt::verify(&text, pinned.as_ref());
+    let fails: Vec<String> = verdict
+        .fails
+        .iter()
+        .map(|failure| one_line(&failure.to_string()))
+        .collect();
+    let outcome = verdict.outcome.map_or("open", Outcome::as_str);
+    context.out.either(
+        || serde_json::json!({ "outcome": outcome, "fails": fails, "erased": verdict.erased, "key_is_pinned": pinned.is_some() }),
+        || {
+            let mut lines = vec![format!("{BOLD}{outcome}{BOLD:#}")];
+            lines.extend(fails.iter().map(|failure| format!("{BAD}fails{BAD:#} {failure}")));
+            lines.extend(verdict.erased.iter().map(|seq| format!("{DIM}the body of entry {seq} was erased, which is no failure{DIM:#}")));
+            if pinned.is_none() {
+                lines.push(format!("{WAITING}note{WAITING:#} the server's key is the receipt's own: this profile was never there"));
+            }
+            lines.join("\n")
+        },
+    )?;
+    if verdict.is_valid() {
+        return Ok(());
+    }
+    Err(Failure::failed(
+        "not_verified",
+        format!("the receipt in {} doesn't hold: {}", path.display(), fails.join("; ")),
+    )
+    .meaning("It doesn't show that the spec was decided so.")
+    .hint("ask who gave it to you for another, or the server for the thread itself: choir verify <THREAD>"))
 }
 
 /// Why a walk ended before entry 1.

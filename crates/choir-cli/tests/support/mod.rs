@@ -1,6 +1,7 @@
 //! The real binary as people and servers: each child is ended by its own id, and every wait ends.
 
 #![allow(dead_code, reason = "each test file uses its part")]
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
