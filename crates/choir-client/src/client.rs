@@ -8,8 +8,7 @@ use choir_core::client::replica::Replica;
 use choir_core::client::session::Machine;
 use choir_core::client::{self as machine, Reply, Request, State, SubscribeOptions};
 use choir_protocol::action::{
-    Action, Join, NewMember, ProcessApproval, RedactMessage, RemoveMember, UpdateThread,
-    WithdrawSpec,
+    Action, Join, NewMember, ProcessApproval, RedactMessage, RemoveMember, UpdateThread, WithdrawSpec,
 };
 use choir_protocol::error::ErrorCode;
 use choir_protocol::hash::Hash;
@@ -17,8 +16,8 @@ use choir_protocol::ids::{ClientId, Id, Salt, Seq, ThreadId, UserId};
 use choir_protocol::json::{Object, Value};
 use choir_protocol::key::PublicKey;
 use choir_protocol::message::{
-    CheckpointNote, Limits, Marked, Members, PageRequest, Receipt, Scope, Specs, StreamPart,
-    Threads, ThreadsRequest, UserAction,
+    CheckpointNote, Limits, Marked, Members, PageRequest, Receipt, Scope, Specs, StreamPart, Threads, ThreadsRequest,
+    UserAction,
 };
 use choir_protocol::range::Range;
 use choir_protocol::thread::{Decision, Role};
@@ -43,7 +42,6 @@ pub struct Client {
 struct Handle {
     shared: Arc<Shared>,
     close_timeout: std::time::Duration,
-    task: tokio::task::AbortHandle,
 }
 
 impl Drop for Handle {
@@ -113,9 +111,7 @@ impl Client {
             return Ok(client);
         }
         let known = client.handle.shared.lock().last_error.take();
-        Err(known.unwrap_or_else(|| {
-            Error::connection_lost("the connection ended before there was a session")
-        }))
+        Err(known.unwrap_or_else(|| Error::connection_lost("the connection ended before there was a session")))
     }
 
     /// Starts a client without waiting for its session: it tries until there is one, and what is handed over waits for it.
@@ -127,8 +123,8 @@ impl Client {
     /// Outside of a tokio runtime.
     pub fn start(config: Config) -> Result<Self, Error> {
         let (endpoint, audience) = config.target()?;
-        let seed: [u8; 32] = crate::websocket::random()
-            .map_err(|error| Error::wire(ErrorCode::Internal, error.to_string()))?;
+        let seed: [u8; 32] =
+            crate::websocket::random().map_err(|error| Error::wire(ErrorCode::Internal, error.to_string()))?;
         let client_id = match &config.client_id {
             Some(client_id) => client_id.clone(),
             None => random_client_id()?,
@@ -153,13 +149,9 @@ impl Client {
         let now = shared.now();
         shared.lock().machine.start(now);
         let close_timeout = config.close_timeout;
-        let task = tokio::spawn(task::run(Arc::clone(&shared), config, endpoint)).abort_handle();
+        tokio::spawn(task::run(Arc::clone(&shared), config, endpoint));
         Ok(Self {
-            handle: Arc::new(Handle {
-                shared,
-                close_timeout,
-                task,
-            }),
+            handle: Arc::new(Handle { shared, close_timeout }),
         })
     }
 
@@ -203,33 +195,23 @@ impl Client {
     /// What is called on clones afterwards fails with `closed`.
     pub async fn close(&self) -> Closed {
         let shared = &self.handle.shared;
-        let drained = async {
-            let mut state = shared.state.subscribe();
-            loop {
-                let waiting = shared.lock().machine.unanswered();
-                if waiting == 0 || matches!(*state.borrow(), State::Disconnected) {
+        // Those that were handed over are counted once the task has seen them.
+        shared.wake.notify_one();
+        let mut unanswered = shared.unanswered.subscribe();
+        let answered = async {
+            while shared.lock().machine.unanswered() > 0 {
+                if unanswered.changed().await.is_err() {
                     return;
-                }
-                // Each answer gives back its room in the queue.
-                tokio::select! {
-                    _ = state.wait_for(|state| matches!(state, State::Disconnected)) => return,
-                    () = tokio::time::sleep(std::time::Duration::from_millis(10)) => {}
                 }
             }
         };
-        let _ = timeout(self.handle.close_timeout, drained).await;
+        // Where that takes too long, what remains is named.
+        let _ = timeout(self.handle.close_timeout, answered).await;
         let unanswered = shared.lock().unanswered();
         let now = shared.now();
         shared.lock().machine.close(now);
         shared.wake.notify_one();
-        let mut state = shared.state.subscribe();
-        let _ = state
-            .wait_for(|state| matches!(state, State::Disconnected))
-            .await;
-        // The close frame is on its way; the task ends by itself.
-        while !self.handle.task.is_finished() {
-            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
-        }
+        let _ = shared.ended.subscribe().wait_for(|ended| *ended).await;
         Closed { unanswered }
     }
 
@@ -241,21 +223,14 @@ impl Client {
     ///
     /// # Errors
     /// `SubscriptionError` where the thread isn't there or may not be read, `StateDesyncError` where the server's log doesn't verify.
-    pub async fn subscribe(
-        &self,
-        thread_id: ThreadId,
-        options: SubscribeOptions,
-    ) -> Result<ThreadHandle, Error> {
+    pub async fn subscribe(&self, thread_id: ThreadId, options: SubscribeOptions) -> Result<ThreadHandle, Error> {
         let shared = &self.handle.shared;
         let mode = options.mode;
         let mut progress = {
             let mut core = shared.lock();
             let now = shared.now();
             core.machine.subscribe(now, thread_id, options)?;
-            let followed = core
-                .threads
-                .entry(thread_id)
-                .or_insert_with(|| Followed::new(mode));
+            let followed = core.threads.entry(thread_id).or_insert_with(|| Followed::new(mode));
             followed.progress.send_replace(Progress::Waiting);
             followed.progress.subscribe()
         };
@@ -294,12 +269,7 @@ impl Client {
     }
 
     pub(crate) fn replica(&self, thread_id: ThreadId) -> Option<Arc<Replica>> {
-        self.handle
-            .shared
-            .lock()
-            .machine
-            .replica(thread_id)
-            .map(Arc::clone)
+        self.handle.shared.lock().machine.replica(thread_id).map(Arc::clone)
     }
 
     // ------------------------------------------------------------------------------------------------------------------------------------------ actions
@@ -309,17 +279,10 @@ impl Client {
     ///
     /// # Errors
     /// `limit` where too much waits already ([`Client::act`] waits for room), `invalid_message` where the payload isn't one of the type, `closed`.
-    pub fn hand_over(
-        &self,
-        thread_id: ThreadId,
-        action_type: &str,
-        payload: Object,
-    ) -> Result<Pending, Error> {
+    pub fn hand_over(&self, thread_id: ThreadId, action_type: &str, payload: Object) -> Result<Pending, Error> {
         let room = Arc::clone(&self.handle.shared.room)
             .try_acquire_owned()
-            .map_err(|_| {
-                Error::wire(ErrorCode::Limit, "too many actions wait for their answers")
-            })?;
+            .map_err(|_| Error::wire(ErrorCode::Limit, "too many actions wait for their answers"))?;
         self.hand_over_into(None, thread_id, action_type, payload, room)
     }
 
@@ -335,9 +298,7 @@ impl Client {
         let now = shared.now();
         let mut core = shared.lock();
         let id = match id {
-            Some(id) => core
-                .machine
-                .act_as(now, id, thread_id, action_type, payload)?,
+            Some(id) => core.machine.act_as(now, id, thread_id, action_type, payload)?,
             None => core.machine.act(now, thread_id, action_type, payload)?,
         };
         let answer = core.await_action(id, thread_id, room);
@@ -354,15 +315,8 @@ impl Client {
     /// # Errors
     /// `MessageDeliveryFailed` with the code of section 11 where it was refused, `ConnectionLost` where the client ended first: then it isn't known to be
     /// applied, unless the code says otherwise.
-    pub async fn act(
-        &self,
-        thread_id: ThreadId,
-        action_type: &str,
-        payload: Object,
-    ) -> Result<(Id, Receipt), Error> {
-        let pending = self
-            .hand_over_when_room(None, thread_id, action_type, payload)
-            .await?;
+    pub async fn act(&self, thread_id: ThreadId, action_type: &str, payload: Object) -> Result<(Id, Receipt), Error> {
+        let pending = self.hand_over_when_room(None, thread_id, action_type, payload).await?;
         let id = pending.id();
         Ok((id, pending.await?))
     }
@@ -382,9 +336,7 @@ impl Client {
     }
 
     async fn act_typed(&self, thread_id: ThreadId, action: &Action) -> Result<Receipt, Error> {
-        let (_, receipt) = self
-            .act(thread_id, action.type_name(), action.to_payload())
-            .await?;
+        let (_, receipt) = self.act(thread_id, action.type_name(), action.to_payload()).await?;
         Ok(receipt)
     }
 
@@ -418,15 +370,9 @@ impl Client {
     ///
     /// # Errors
     /// As [`Client::act`].
-    pub async fn post(
-        &self,
-        thread_id: ThreadId,
-        draft: impl Into<Draft>,
-    ) -> Result<Posted, Error> {
+    pub async fn post(&self, thread_id: ThreadId, draft: impl Into<Draft>) -> Result<Posted, Error> {
         let payload = draft.into().payload(None, self.salt());
-        let (id, receipt) = self
-            .act(thread_id, "action.submit_message", payload)
-            .await?;
+        let (id, receipt) = self.act(thread_id, "action.submit_message", payload).await?;
         Ok(Posted { id, receipt })
     }
 
@@ -434,12 +380,7 @@ impl Client {
     ///
     /// # Errors
     /// As [`Client::act`].
-    pub async fn post_as(
-        &self,
-        id: Id,
-        thread_id: ThreadId,
-        draft: impl Into<Draft>,
-    ) -> Result<Posted, Error> {
+    pub async fn post_as(&self, id: Id, thread_id: ThreadId, draft: impl Into<Draft>) -> Result<Posted, Error> {
         let payload = draft.into().payload(None, self.salt());
         let pending = self
             .hand_over_when_room(Some(id), thread_id, "action.submit_message", payload)
@@ -454,11 +395,7 @@ impl Client {
     ///
     /// # Errors
     /// As [`Client::act`].
-    pub async fn propose(
-        &self,
-        thread_id: ThreadId,
-        draft: impl Into<Draft>,
-    ) -> Result<Posted, Error> {
+    pub async fn propose(&self, thread_id: ThreadId, draft: impl Into<Draft>) -> Result<Posted, Error> {
         self.post(thread_id, draft).await
     }
 
@@ -466,12 +403,7 @@ impl Client {
     ///
     /// # Errors
     /// As [`Client::act`].
-    pub async fn revise(
-        &self,
-        thread_id: ThreadId,
-        spec: Id,
-        draft: impl Into<Draft>,
-    ) -> Result<Receipt, Error> {
+    pub async fn revise(&self, thread_id: ThreadId, spec: Id, draft: impl Into<Draft>) -> Result<Receipt, Error> {
         let payload = draft.into().payload(Some(("spec", spec)), self.salt());
         let (_, receipt) = self.act(thread_id, "action.revise_spec", payload).await?;
         Ok(receipt)
@@ -512,8 +444,7 @@ impl Client {
         content_hash: Hash,
         reason: Option<&str>,
     ) -> Result<Receipt, Error> {
-        self.decide(thread_id, spec, content_hash, Decision::Deny, reason)
-            .await
+        self.decide(thread_id, spec, content_hash, Decision::Deny, reason).await
     }
 
     /// Asks for another revision; counts as neither approval nor denial (S6).
@@ -528,8 +459,7 @@ impl Client {
         reason: &str,
     ) -> Result<Receipt, Error> {
         let decision = Decision::RequestChanges;
-        self.decide(thread_id, spec, content_hash, decision, Some(reason))
-            .await
+        self.decide(thread_id, spec, content_hash, decision, Some(reason)).await
     }
 
     async fn decide(
@@ -554,12 +484,7 @@ impl Client {
     ///
     /// # Errors
     /// As [`Client::act`].
-    pub async fn edit(
-        &self,
-        thread_id: ThreadId,
-        message: Id,
-        draft: impl Into<Draft>,
-    ) -> Result<Receipt, Error> {
+    pub async fn edit(&self, thread_id: ThreadId, message: Id, draft: impl Into<Draft>) -> Result<Receipt, Error> {
         let mut draft = draft.into();
         draft.parent = None;
         let payload = draft.payload(Some(("message", message)), self.salt());
@@ -580,11 +505,7 @@ impl Client {
     ///
     /// # Errors
     /// As [`Client::act`].
-    pub async fn update_thread(
-        &self,
-        thread_id: ThreadId,
-        settings: Settings,
-    ) -> Result<Receipt, Error> {
+    pub async fn update_thread(&self, thread_id: ThreadId, settings: Settings) -> Result<Receipt, Error> {
         let action = Action::UpdateThread(UpdateThread {
             title: settings.title,
             visibility: settings.visibility,
@@ -619,11 +540,7 @@ impl Client {
     ///
     /// # Errors
     /// As [`Client::act`].
-    pub async fn remove_member(
-        &self,
-        thread_id: ThreadId,
-        user_id: UserId,
-    ) -> Result<Receipt, Error> {
+    pub async fn remove_member(&self, thread_id: ThreadId, user_id: UserId) -> Result<Receipt, Error> {
         self.act_typed(thread_id, &Action::RemoveMember(RemoveMember { user_id }))
             .await
     }
@@ -700,11 +617,7 @@ impl Client {
     ///
     /// # Errors
     /// As [`Client::request`].
-    pub async fn members(
-        &self,
-        thread_id: ThreadId,
-        after: Option<String>,
-    ) -> Result<Members, Error> {
+    pub async fn members(&self, thread_id: ThreadId, after: Option<String>) -> Result<Members, Error> {
         let request = PageRequest { after, limit: None };
         match self.request(Request::Members(thread_id, request)).await? {
             Reply::Members(members) => Ok(members),
@@ -729,12 +642,7 @@ impl Client {
     ///
     /// # Errors
     /// As [`Client::request`]; `StateDesyncError` where it isn't what it says.
-    pub async fn history(
-        &self,
-        thread_id: ThreadId,
-        before: Seq,
-        limit: Option<u64>,
-    ) -> Result<Range, Error> {
+    pub async fn history(&self, thread_id: ThreadId, before: Seq, limit: Option<u64>) -> Result<Range, Error> {
         let request = Request::History {
             thread_id,
             before,
@@ -771,20 +679,15 @@ impl Client {
 
 /// The machine answers a question by its own reply; another one is its fault.
 fn another_reply() -> Error {
-    Error::local(
-        Code::Wire(ErrorCode::Internal),
-        "the reply belongs to another request",
-    )
+    Error::local(Code::Wire(ErrorCode::Internal), "the reply belongs to another request")
 }
 
 fn random_client_id() -> Result<ClientId, Error> {
     let internal = |why: String| Error::wire(ErrorCode::Internal, why);
-    let bytes: [u8; 16] =
-        crate::websocket::random().map_err(|error| internal(error.to_string()))?;
+    let bytes: [u8; 16] = crate::websocket::random().map_err(|error| internal(error.to_string()))?;
     let mut text = String::with_capacity(32);
     for byte in bytes {
         text.push_str(&format!("{byte:02x}"));
     }
-    text.parse::<ClientId>()
-        .map_err(|error| internal(error.to_string()))
+    text.parse::<ClientId>().map_err(|error| internal(error.to_string()))
 }

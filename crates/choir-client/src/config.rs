@@ -158,8 +158,7 @@ impl Config {
 
     /// Where the URL leads, and the audience that signatures are made for.
     pub(crate) fn target(&self) -> Result<(Endpoint, Audience), Error> {
-        let invalid =
-            |why: String| Error::wire(ErrorCode::InvalidMessage, format!("{}: {why}", self.url));
+        let invalid = |why: String| Error::wire(ErrorCode::InvalidMessage, format!("{}: {why}", self.url));
         let endpoint = Endpoint::of_url(&self.url).map_err(|why| invalid(why.to_owned()))?;
         self.connector
             .check(&endpoint)

@@ -66,9 +66,7 @@ impl Endpoint {
             return Err("a URL holds printable ASCII only");
         }
         let (host, port) = match authority.strip_prefix('[') {
-            Some(bracketed) => bracketed
-                .split_once(']')
-                .ok_or("the address's bracket isn't closed")?,
+            Some(bracketed) => bracketed.split_once(']').ok_or("the address's bracket isn't closed")?,
             None => authority.split_at(authority.find(':').unwrap_or(authority.len())),
         };
         if host.is_empty() {
@@ -137,10 +135,7 @@ mod tests {
         assert_eq!(endpoint.path, "/v1/ws?a=b");
         assert_eq!(endpoint.authority, "[::1]");
         assert!(endpoint.secure);
-        assert_eq!(
-            Endpoint::of_url("ws://choir.example").unwrap().path,
-            "/v1/ws"
-        );
+        assert_eq!(Endpoint::of_url("ws://choir.example").unwrap().path, "/v1/ws");
     }
 
     #[test]

@@ -168,11 +168,8 @@ impl NewThread {
     }
 
     fn add(mut self, user_id: UserId, role: Role, agent: Option<bool>) -> Self {
-        self.members.push(choir_protocol::action::NewMember {
-            user_id,
-            role,
-            agent,
-        });
+        self.members
+            .push(choir_protocol::action::NewMember { user_id, role, agent });
         self
     }
 

@@ -91,9 +91,7 @@ impl ClientEvent {
         Some(match event {
             Event::State(state) => Self::State(state),
             Event::Session { user_id, resumed } => Self::Session { user_id, resumed },
-            Event::ApprovalRequest { thread_id, request } => {
-                Self::ApprovalRequest { thread_id, request }
-            }
+            Event::ApprovalRequest { thread_id, request } => Self::ApprovalRequest { thread_id, request },
             Event::Marked { thread_id, marked } => Self::Marked { thread_id, marked },
             Event::NewMessage { thread_id, event } => Self::NewMessage { thread_id, event },
             Event::NewApproval { thread_id, event } => Self::NewApproval { thread_id, event },
@@ -120,20 +118,14 @@ pub enum ThreadEvent {
 
 type Boxed<T> = Pin<Box<dyn Stream<Item = Arc<T>> + Send>>;
 
-fn listen<T: Send + Sync + 'static>(
-    receiver: broadcast::Receiver<Arc<T>>,
-    behind: fn(u64) -> T,
-) -> Boxed<T> {
-    Box::pin(futures_util::stream::unfold(
-        receiver,
-        move |mut receiver| async move {
-            match receiver.recv().await {
-                Ok(event) => Some((event, receiver)),
-                Err(RecvError::Lagged(missed)) => Some((Arc::new(behind(missed)), receiver)),
-                Err(RecvError::Closed) => None,
-            }
-        },
-    ))
+fn listen<T: Send + Sync + 'static>(receiver: broadcast::Receiver<Arc<T>>, behind: fn(u64) -> T) -> Boxed<T> {
+    Box::pin(futures_util::stream::unfold(receiver, move |mut receiver| async move {
+        match receiver.recv().await {
+            Ok(event) => Some((event, receiver)),
+            Err(RecvError::Lagged(missed)) => Some((Arc::new(behind(missed)), receiver)),
+            Err(RecvError::Closed) => None,
+        }
+    }))
 }
 
 /// The events of a client: a [`Stream`] that ends with the client. A slow listener loses events, and is told so ([`ClientEvent::Behind`]).

@@ -51,8 +51,8 @@ pub use client::{Client, Closed, Pending, Posted};
 pub use config::Config;
 pub use connector::{Connecting, Connector, Endpoint, TcpConnector, Transport};
 pub use draft::{Draft, NewThread, Settings};
-pub use signatures::SharedSignatures;
 pub use events::{ClientEvent, Events, ThreadEvent, Updates};
+pub use signatures::SharedSignatures;
 pub use thread::{Earlier, ThreadHandle};
 
 pub use choir_core::client::error::{Code, Error, SpecificationError};
@@ -67,6 +67,5 @@ pub use choir_protocol::json::{Object, Value};
 pub use choir_protocol::key::{PublicKey, SecretKey};
 pub use choir_protocol::message::{Mode, Receipt, ReceiptStatus, Scope};
 pub use choir_protocol::thread::{
-    Approval, Decision, Member, OpenSpec, Outcome, Policy, Propose, Review, Role, Stream,
-    Visibility,
+    Approval, Decision, Member, OpenSpec, Outcome, Policy, Propose, Review, Role, Stream, Visibility,
 };

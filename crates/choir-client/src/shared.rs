@@ -25,6 +25,10 @@ pub(crate) struct Shared {
     /// Room in the machine's queue of actions.
     pub(crate) room: Arc<Semaphore>,
     pub(crate) state: watch::Sender<State>,
+    /// How many actions have no answer.
+    pub(crate) unanswered: watch::Sender<usize>,
+    /// Whether the task has ended.
+    pub(crate) ended: watch::Sender<bool>,
     pub(crate) audience: Audience,
     started: Instant,
 }
@@ -82,6 +86,8 @@ impl Shared {
     pub(crate) fn new(machine: Machine, audience: Audience, queue: usize) -> Self {
         Self {
             state: watch::channel(machine.state()).0,
+            unanswered: watch::channel(0).0,
+            ended: watch::channel(false).0,
             core: Mutex::new(Core {
                 machine,
                 threads: HashMap::new(),
@@ -120,8 +126,7 @@ impl Shared {
     /// When the machine wants to be woken.
     pub(crate) fn wake_at(&self) -> Option<Instant> {
         let at = self.lock().machine.wake_at()?;
-        self.started
-            .checked_add(std::time::Duration::from_millis(at.as_ms()))
+        self.started.checked_add(std::time::Duration::from_millis(at.as_ms()))
     }
 
     /// Hands an input to the machine.
@@ -153,6 +158,10 @@ impl Shared {
                 }
             }
         }
+        self.unanswered.send_if_modified(|known| {
+            let now = core.machine.unanswered();
+            std::mem::replace(known, now) != now
+        });
         effects
     }
 }
@@ -207,9 +216,7 @@ impl Core {
             Event::Thread { thread_id, update } => self.tell_thread(thread_id, update),
             Event::Error { thread_id, error } => {
                 self.last_error = Some(error.clone());
-                let _ = self
-                    .events
-                    .send(Arc::new(ClientEvent::Error { thread_id, error }));
+                let _ = self.events.send(Arc::new(ClientEvent::Error { thread_id, error }));
             }
             other => {
                 if let Event::CredentialsWanted { error, .. } = &other {
@@ -233,22 +240,16 @@ impl Core {
                 if subscribed.mode == Mode::Events {
                     followed.progress.send_replace(Progress::Ready);
                 }
-                let _ = self
-                    .events
-                    .send(Arc::new(ClientEvent::Subscribed { thread_id }));
+                let _ = self.events.send(Arc::new(ClientEvent::Subscribed { thread_id }));
             }
             Update::Level { .. } => {
                 followed.progress.send_replace(Progress::Ready);
             }
             Update::Desync { error, ended: true } => {
-                followed
-                    .progress
-                    .send_replace(Progress::Ended(Some(error.clone())));
+                followed.progress.send_replace(Progress::Ended(Some(error.clone())));
             }
             Update::Unsubscribed { error } => {
-                followed
-                    .progress
-                    .send_replace(Progress::Ended(error.clone()));
+                followed.progress.send_replace(Progress::Ended(error.clone()));
                 let _ = self.events.send(Arc::new(ClientEvent::Unsubscribed {
                     thread_id,
                     error: error.clone(),
@@ -256,10 +257,7 @@ impl Core {
             }
             _ => {}
         }
-        let ended = matches!(
-            update,
-            Update::Unsubscribed { .. } | Update::Desync { ended: true, .. }
-        );
+        let ended = matches!(update, Update::Unsubscribed { .. } | Update::Desync { ended: true, .. });
         let _ = followed.updates.send(Arc::new(ThreadEvent::Update(update)));
         if ended {
             // Closes the channels of those who listen: after this there is nothing to hear.

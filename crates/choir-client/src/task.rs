@@ -27,7 +27,21 @@ enum Line {
     Open(Box<Link>),
 }
 
+/// Whatever ends the task, a panic or the runtime's end included: nobody is left waiting for an answer.
+struct Ender(Arc<Shared>);
+
+impl Drop for Ender {
+    fn drop(&mut self) {
+        let now = self.0.now();
+        self.0.lock().machine.close(now);
+        // Whom it may concern is told; nobody is left to send anything.
+        self.0.effects();
+        self.0.ended.send_replace(true);
+    }
+}
+
 pub(crate) async fn run(shared: Arc<Shared>, config: Config, endpoint: Endpoint) {
+    let _ender = Ender(Arc::clone(&shared));
     let mut line = Line::None;
     let mut refreshing: Option<Refreshing> = None;
     let mut closing = tokio::task::JoinSet::new();
@@ -35,7 +49,10 @@ pub(crate) async fn run(shared: Arc<Shared>, config: Config, endpoint: Endpoint)
         for effect in shared.effects() {
             match effect {
                 // What the old connection may still bring is dropped with it (C11).
-                Effect::Connect => line = Line::Dialling(dial(&config, &endpoint)),
+                Effect::Connect => {
+                    tracing::debug!(server = endpoint.authority, "dialling");
+                    line = Line::Dialling(dial(&config, &endpoint));
+                }
                 Effect::Send(text) => {
                     if let Line::Open(link) = &mut line
                         && let Err(error) = link.queue(&text)
@@ -101,6 +118,7 @@ pub(crate) async fn run(shared: Arc<Shared>, config: Config, endpoint: Endpoint)
                 Happened::Received(Received::Text(text)) => shared.handle(Input::Text(text.as_str())),
                 Happened::Received(Received::Traffic) => shared.handle(Input::Traffic),
                 Happened::Received(Received::Lost(lost)) | Happened::NotOpened(lost) => {
+                    tracing::debug!(reason = lost.reason, code = lost.close_code, "connection lost");
                     // Answers the server's close frame, if that was it.
                     if let Line::Open(link) = std::mem::replace(&mut line, Line::None) {
                         let code = lost.close_code.unwrap_or(close::NORMAL);
@@ -113,7 +131,7 @@ pub(crate) async fn run(shared: Arc<Shared>, config: Config, endpoint: Endpoint)
             Some(_) = closing.join_next() => {}
         }
     }
-    // Nobody else will answer what is still waiting: the channels close with the shared state's last handle, and close frames get their time.
+    // Close frames get their time.
     while closing.join_next().await.is_some() {}
 }
 

@@ -46,10 +46,7 @@ pub(crate) struct Link {
 
 impl Link {
     /// Asks the server to speak WebSocket (T1).
-    pub(crate) async fn open(
-        mut stream: Box<dyn Transport>,
-        endpoint: &Endpoint,
-    ) -> Result<Self, Lost> {
+    pub(crate) async fn open(mut stream: Box<dyn Transport>, endpoint: &Endpoint) -> Result<Self, Lost> {
         let key = handshake::key(random().map_err(lost)?);
         let request = format!(
             "GET {} HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: {}\r\nSec-WebSocket-Key: {key}\r\nSec-WebSocket-Protocol: {SUBPROTOCOL}\r\n\r\n",
@@ -73,18 +70,15 @@ impl Link {
             }
         };
         let head = received.split_to(head_len);
-        let (status, headers) =
-            parse_head(&head).ok_or_else(|| broken("the answer to the upgrade isn't HTTP/1.1"))?;
+        let (status, headers) = parse_head(&head).ok_or_else(|| broken("the answer to the upgrade isn't HTTP/1.1"))?;
         let offer = handshake::Offer {
             key: &key,
             protocols: &[SUBPROTOCOL],
         };
-        handshake::check_response(offer, status, headers.iter().copied()).map_err(|error| {
-            Lost {
-                close_code: None,
-                retry_after_ms: retry_after_ms(&headers),
-                reason: error.to_string(),
-            }
+        handshake::check_response(offer, status, headers.iter().copied()).map_err(|error| Lost {
+            close_code: None,
+            retry_after_ms: retry_after_ms(&headers),
+            reason: error.to_string(),
         })?;
         let mut decoder = Decoder::new(Config {
             max_message_bytes: MAX_MESSAGE_BYTES,
@@ -148,17 +142,10 @@ impl Link {
         match self.decoder.poll() {
             Ok(Some(Event::Text(text))) => Ok(Some(Received::Text(text))),
             Ok(Some(Event::Ping(payload))) => {
-                masked(
-                    Opcode::Pong,
-                    &payload,
-                    random().map_err(lost)?,
-                    &mut self.unsent,
-                );
+                masked(Opcode::Pong, &payload, random().map_err(lost)?, &mut self.unsent);
                 Ok(Some(Received::Traffic))
             }
-            Ok(Some(Event::Pong(_) | Event::Binary(_) | Event::Compressed { .. })) => {
-                Ok(Some(Received::Traffic))
-            }
+            Ok(Some(Event::Pong(_) | Event::Binary(_) | Event::Compressed { .. })) => Ok(Some(Received::Traffic)),
             Ok(Some(Event::Close(frame))) => Ok(Some(Received::Lost(Lost {
                 close_code: frame.as_ref().map(|frame| frame.code.get()),
                 retry_after_ms: None,
@@ -175,12 +162,7 @@ impl Link {
     /// Writes what is queued and a close frame, and ends the stream.
     pub(crate) async fn close(mut self, code: u16) -> io::Result<()> {
         let code = CloseCode::new(code).unwrap_or(CloseCode::NORMAL);
-        masked(
-            Opcode::Close,
-            &code.get().to_be_bytes(),
-            random()?,
-            &mut self.unsent,
-        );
+        masked(Opcode::Close, &code.get().to_be_bytes(), random()?, &mut self.unsent);
         while self.unsent.has_remaining() {
             self.write.write_buf(&mut self.unsent).await?;
         }

@@ -12,9 +12,9 @@ use choir_protocol::ids::{ConnectionId, Id, LogId, Seq, SessionId, ThreadId, Tim
 use choir_protocol::key::{PublicKey, SecretKey, Signature};
 use choir_protocol::merkle::Peaks;
 use choir_protocol::message::{
-    AuthMethod, ClientMessage, ErrorPayload, FromClient, FromServer, HeartbeatTimes, Hello, Limits,
-    Mode, More, Receipt, ReceiptStatus, ServerInfo, ServerMessage, Session, Snapshot,
-    SnapshotReason, Subscribed, SubscribedThread, ThreadRow, Threads,
+    AuthMethod, ClientMessage, ErrorPayload, FromClient, FromServer, HeartbeatTimes, Hello, Limits, Mode, More,
+    Receipt, ReceiptStatus, ServerInfo, ServerMessage, Session, Snapshot, SnapshotReason, Subscribed, SubscribedThread,
+    ThreadRow, Threads,
 };
 use choir_protocol::range::Range;
 use choir_protocol::sign::auth_text;
@@ -128,10 +128,7 @@ impl Fake {
     pub(crate) async fn level(&self, thread: &ThreadHandle, seq: u64) {
         let mut updates = thread.updates();
         tokio::time::timeout(Duration::from_secs(20), async {
-            while thread
-                .replica()
-                .is_none_or(|replica| replica.cursor().seq.get() < seq)
-            {
+            while thread.replica().is_none_or(|replica| replica.cursor().seq.get() < seq) {
                 updates.next().await.expect("the thread is followed");
             }
         })
@@ -156,15 +153,7 @@ impl Log {
         }
     }
 
-    fn push(
-        &mut self,
-        thread_id: ThreadId,
-        id: Id,
-        kind: Kind,
-        author: UserId,
-        body: Canonical,
-        proof: Proof,
-    ) {
+    fn push(&mut self, thread_id: ThreadId, id: Id, kind: Kind, author: UserId, body: Canonical, proof: Proof) {
         let entry = Entry {
             seq: self.cursor().seq.next(),
             id,
@@ -177,12 +166,7 @@ impl Log {
             proof: Some(proof),
         };
         let mut peaks = self.peaks.last().unwrap().clone();
-        peaks.push(entry_leaf(
-            thread_id,
-            entry.seq,
-            entry.stream,
-            &entry.inner().unwrap(),
-        ));
+        peaks.push(entry_leaf(thread_id, entry.seq, entry.stream, &entry.inner().unwrap()));
         self.peaks.push(peaks);
         self.entries.push(entry);
     }
@@ -239,16 +223,13 @@ impl Connection<'_> {
             subscribed: BTreeMap::new(),
             port,
         };
-        connection
-            .say(None, None, ServerMessage::Hello(hello()))
-            .await?;
+        connection.say(None, None, ServerMessage::Hello(hello())).await?;
         let mut appended = state.appended.subscribe();
         loop {
             while let Some(event) = decoder.poll().map_err(std::io::Error::other)? {
                 match event {
                     Event::Text(text) => {
-                        let message =
-                            FromClient::read(text.as_str()).map_err(std::io::Error::other)?;
+                        let message = FromClient::read(text.as_str()).map_err(std::io::Error::other)?;
                         if connection.message(message).await?.is_err() {
                             return Ok(());
                         }
@@ -337,8 +318,7 @@ impl Connection<'_> {
                     resumed: false,
                     server_time: Timestamp::saturating(1_764_000_000_000),
                 };
-                self.say(None, Some(id), ServerMessage::Session(session))
-                    .await?;
+                self.say(None, Some(id), ServerMessage::Session(session)).await?;
             }
             ClientMessage::Subscribe(subscribe) => {
                 for line in subscribe.threads.unwrap_or_default() {
@@ -392,19 +372,14 @@ impl Connection<'_> {
                     threads: rows,
                     next: None,
                 };
-                self.say(None, Some(id), ServerMessage::Threads(threads))
-                    .await?;
+                self.say(None, Some(id), ServerMessage::Threads(threads)).await?;
             }
             _ => {}
         }
         Ok(Ok(()))
     }
 
-    async fn subscribe(
-        &mut self,
-        reply_to: Id,
-        line: choir_protocol::message::SubscribeThread,
-    ) -> std::io::Result<()> {
+    async fn subscribe(&mut self, reply_to: Id, line: choir_protocol::message::SubscribeThread) -> std::io::Result<()> {
         let thread_id = line.thread_id;
         let due = {
             let threads = self.state.threads.lock().unwrap();
@@ -419,14 +394,9 @@ impl Connection<'_> {
             })
         };
         let Some((head, from, snapshot)) = due else {
-            let error = ErrorPayload::new(ErrorCode::SubscriptionError, "no such thread")
-                .with_cause("not_found");
+            let error = ErrorPayload::new(ErrorCode::SubscriptionError, "no such thread").with_cause("not_found");
             return self
-                .say(
-                    Some(thread_id),
-                    Some(reply_to),
-                    ServerMessage::StateError(error),
-                )
+                .say(Some(thread_id), Some(reply_to), ServerMessage::StateError(error))
                 .await;
         };
         let subscribed = Subscribed::Thread(SubscribedThread {
@@ -439,12 +409,8 @@ impl Connection<'_> {
             marked: Seq::ZERO,
             present: None,
         });
-        self.say(
-            Some(thread_id),
-            Some(reply_to),
-            ServerMessage::Subscribed(subscribed),
-        )
-        .await?;
+        self.say(Some(thread_id), Some(reply_to), ServerMessage::Subscribed(subscribed))
+            .await?;
         if let Some(snapshot) = snapshot {
             self.say(Some(thread_id), None, ServerMessage::Snapshot(snapshot))
                 .await?;
@@ -546,7 +512,11 @@ fn hello() -> Hello {
         challenge: "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA".to_owned(),
         auth: vec![AuthMethod::Key],
         heartbeat: HeartbeatTimes::default(),
-        limits: Limits::default(),
+        limits: Limits {
+            max_actions_per_second: 100_000,
+            max_requests_per_second: 100_000,
+            ..Limits::default()
+        },
     }
 }
 

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use choir_client::{
-    Client, Code, Config, ErrorCode, Finding, Kind, NewThread, ReceiptStatus, Retain, Scope,
-    SecretKey, State, SubscribeOptions, ThreadEvent, Update,
+    Client, Code, Config, ErrorCode, Finding, Kind, NewThread, ReceiptStatus, Retain, Scope, SecretKey, State,
+    SubscribeOptions, ThreadEvent, Update,
 };
 use fake::Fake;
 use tokio::time::timeout;
@@ -34,9 +34,7 @@ async fn connect(fake: &Fake, n: u8) -> Client {
 async fn a_thread_is_made_followed_and_written_to() {
     let fake = Fake::start().await;
     let client = connect(&fake, 1).await;
-    let thread_id = soon(client.create_thread(NewThread::titled("notes")))
-        .await
-        .unwrap();
+    let thread_id = soon(client.create_thread(NewThread::titled("notes"))).await.unwrap();
     let thread = soon(client.subscribe(thread_id, SubscribeOptions::default()))
         .await
         .unwrap();
@@ -60,9 +58,7 @@ async fn a_thread_is_made_followed_and_written_to() {
     let messages: Vec<_> = replica.view().messages().map(|m| m.text()).collect();
     assert_eq!(messages, [Some("hello")]);
     assert_eq!(replica.cursor(), fake.cursor(thread_id));
-    assert!(
-        matches!(&*client.state().borrow(), State::Subscribed(threads) if threads.contains(&thread_id))
-    );
+    assert!(matches!(&*client.state().borrow(), State::Subscribed(threads) if threads.contains(&thread_id)));
     let closed = soon(client.close()).await;
     assert_eq!(closed.unanswered, []);
     assert_eq!(*client.state().borrow(), State::Disconnected);
@@ -72,16 +68,12 @@ async fn a_thread_is_made_followed_and_written_to() {
 async fn two_clients_see_the_same_thread() {
     let fake = Fake::start().await;
     let (alice, bob) = (connect(&fake, 1).await, connect(&fake, 2).await);
-    let thread_id = soon(alice.create_thread(NewThread::titled("notes")))
-        .await
-        .unwrap();
+    let thread_id = soon(alice.create_thread(NewThread::titled("notes"))).await.unwrap();
     let there = soon(bob.subscribe(thread_id, SubscribeOptions::default()))
         .await
         .unwrap();
     for n in 0..20 {
-        soon(alice.post(thread_id, format!("message {n}")))
-            .await
-            .unwrap();
+        soon(alice.post(thread_id, format!("message {n}"))).await.unwrap();
     }
     fake.level(&there, 21).await;
     assert_eq!(there.replica().unwrap().view().messages().len(), 20);
@@ -91,9 +83,7 @@ async fn two_clients_see_the_same_thread() {
 async fn an_action_survives_lost_connections_and_is_applied_once() {
     let fake = Fake::start().await;
     let client = connect(&fake, 1).await;
-    let thread_id = soon(client.create_thread(NewThread::titled("notes")))
-        .await
-        .unwrap();
+    let thread_id = soon(client.create_thread(NewThread::titled("notes"))).await.unwrap();
     let thread = soon(client.subscribe(thread_id, SubscribeOptions::default()))
         .await
         .unwrap();
@@ -116,17 +106,14 @@ async fn an_action_survives_lost_connections_and_is_applied_once() {
 async fn dropping_the_future_of_an_action_cancels_nothing() {
     let fake = Fake::start().await;
     let client = connect(&fake, 1).await;
-    let thread_id = soon(client.create_thread(NewThread::titled("notes")))
-        .await
-        .unwrap();
+    let thread_id = soon(client.create_thread(NewThread::titled("notes"))).await.unwrap();
     let thread = soon(client.subscribe(thread_id, SubscribeOptions::default()))
         .await
         .unwrap();
     {
         let mut post = std::pin::pin!(client.post(thread_id, "dropped"));
         // Polled once: handed over.
-        let waiting =
-            std::future::poll_fn(|cx| std::task::Poll::Ready(post.as_mut().poll(cx).is_pending()));
+        let waiting = std::future::poll_fn(|cx| std::task::Poll::Ready(post.as_mut().poll(cx).is_pending()));
         assert!(waiting.await);
     }
     fake.level(&thread, 2).await;
@@ -138,17 +125,10 @@ async fn closing_says_what_has_no_answer() {
     let fake = Fake::start().await;
     let config = Config::new(fake.url(), key(1)).close_timeout(Duration::from_millis(50));
     let client = soon(Client::connect(config)).await.unwrap();
-    let thread_id = soon(client.create_thread(NewThread::titled("notes")))
-        .await
-        .unwrap();
+    let thread_id = soon(client.create_thread(NewThread::titled("notes"))).await.unwrap();
     fake.fall_silent();
-    let payload = choir_client::Object::from_iter([
-        ("content", "unheard"),
-        ("salt", "_StSGF33OofhjB2gg1589w"),
-    ]);
-    let pending = client
-        .hand_over(thread_id, "action.submit_message", payload)
-        .unwrap();
+    let payload = choir_client::Object::from_iter([("content", "unheard"), ("salt", "_StSGF33OofhjB2gg1589w")]);
+    let pending = client.hand_over(thread_id, "action.submit_message", payload).unwrap();
     let id = pending.id();
     let closed = soon(client.close()).await;
     assert_eq!(closed.unanswered, [(thread_id, id)]);
@@ -161,9 +141,7 @@ async fn closing_says_what_has_no_answer() {
 async fn a_refusal_comes_back_with_its_name_and_code() {
     let fake = Fake::start().await;
     let client = connect(&fake, 1).await;
-    let thread_id = soon(client.create_thread(NewThread::titled("notes")))
-        .await
-        .unwrap();
+    let thread_id = soon(client.create_thread(NewThread::titled("notes"))).await.unwrap();
     fake.refuse_next(ErrorCode::PermissionDenied);
     let error = soon(client.post(thread_id, "no")).await.unwrap_err();
     assert_eq!(error.code, Code::Wire(ErrorCode::PermissionDenied));
@@ -184,9 +162,7 @@ async fn history_is_walked_back_to_entry_1() {
         entries: 1_000,
     });
     let client = soon(Client::connect(config)).await.unwrap();
-    let thread_id = soon(client.create_thread(NewThread::titled("notes")))
-        .await
-        .unwrap();
+    let thread_id = soon(client.create_thread(NewThread::titled("notes"))).await.unwrap();
     for n in 0..30 {
         soon(client.post(thread_id, format!("{n}"))).await.unwrap();
     }
@@ -221,9 +197,7 @@ async fn history_is_walked_back_to_entry_1() {
 async fn a_forged_entry_is_told_and_not_shown() {
     let fake = Fake::start().await;
     let client = connect(&fake, 1).await;
-    let thread_id = soon(client.create_thread(NewThread::titled("notes")))
-        .await
-        .unwrap();
+    let thread_id = soon(client.create_thread(NewThread::titled("notes"))).await.unwrap();
     let thread = soon(client.subscribe(thread_id, SubscribeOptions::default()))
         .await
         .unwrap();
@@ -239,10 +213,7 @@ async fn a_forged_entry_is_told_and_not_shown() {
         }
     })
     .await;
-    assert!(
-        matches!(&findings[..], [Finding::Forged { .. }]),
-        "{findings:?}"
-    );
+    assert!(matches!(&findings[..], [Finding::Forged { .. }]), "{findings:?}");
     assert_eq!(thread.replica().unwrap().view().messages().len(), 0);
 }
 
@@ -273,9 +244,7 @@ async fn wss_is_refused_with_the_way_out() {
 async fn a_slow_listener_is_told_that_it_is_behind() {
     let fake = Fake::start().await;
     let client = connect(&fake, 1).await;
-    let thread_id = soon(client.create_thread(NewThread::titled("notes")))
-        .await
-        .unwrap();
+    let thread_id = soon(client.create_thread(NewThread::titled("notes"))).await.unwrap();
     let thread = soon(client.subscribe(thread_id, SubscribeOptions::default()))
         .await
         .unwrap();
@@ -307,9 +276,7 @@ async fn the_last_handle_ends_the_connection() {
 async fn many_callers_share_one_client() {
     let fake = Fake::start().await;
     let client = Arc::new(connect(&fake, 1).await);
-    let thread_id = soon(client.create_thread(NewThread::titled("notes")))
-        .await
-        .unwrap();
+    let thread_id = soon(client.create_thread(NewThread::titled("notes"))).await.unwrap();
     let thread = soon(client.subscribe(thread_id, SubscribeOptions::default()))
         .await
         .unwrap();
@@ -318,10 +285,7 @@ async fn many_callers_share_one_client() {
         let client = Arc::clone(&client);
         tasks.spawn(async move {
             for n in 0..25 {
-                client
-                    .post(thread_id, format!("{caller}/{n}"))
-                    .await
-                    .unwrap();
+                client.post(thread_id, format!("{caller}/{n}")).await.unwrap();
             }
         });
     }

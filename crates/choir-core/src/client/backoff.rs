@@ -61,14 +61,8 @@ mod tests {
                 waits.push(backoff.next_ms(&mut entropy, None));
             }
             assert!(waits.iter().all(|wait| *wait <= bound));
-            assert!(
-                waits.iter().any(|wait| *wait < bound / 4),
-                "low waits occur"
-            );
-            assert!(
-                waits.iter().any(|wait| *wait > bound - bound / 4),
-                "high waits occur"
-            );
+            assert!(waits.iter().any(|wait| *wait < bound / 4), "low waits occur");
+            assert!(waits.iter().any(|wait| *wait > bound - bound / 4), "high waits occur");
         }
         let mut backoff = Backoff { attempt: u32::MAX };
         assert!(backoff.next_ms(&mut entropy, None) <= CAP_MS);

@@ -19,11 +19,7 @@ impl Entropy {
     /// The next bytes.
     pub fn bytes<const N: usize>(&mut self) -> [u8; N] {
         const { assert!(N <= 32, "one hash gives 32 bytes") };
-        let block = Hash::of_parts(&[
-            b"choir client entropy",
-            &self.seed,
-            &self.drawn.to_be_bytes(),
-        ]);
+        let block = Hash::of_parts(&[b"choir client entropy", &self.seed, &self.drawn.to_be_bytes()]);
         self.drawn = self.drawn.wrapping_add(1);
         let mut bytes = [0; N];
         for (to, from) in bytes.iter_mut().zip(block.as_bytes()) {

@@ -97,10 +97,7 @@ impl Error {
                 ErrorCode::InvalidMessage,
                 "the server closed: it got messages that were none",
             ),
-            close::SUPERSEDED => (
-                ErrorCode::Superseded,
-                "another connection of this client took over",
-            ),
+            close::SUPERSEDED => (ErrorCode::Superseded, "another connection of this client took over"),
             close::DENIED => (
                 ErrorCode::AuthenticationFailed,
                 "the server's operator denies this user",

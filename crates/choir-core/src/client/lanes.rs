@@ -193,9 +193,7 @@ impl Lanes {
     pub(super) fn wake_at(&self, now: u64) -> Option<u64> {
         self.lanes
             .values()
-            .filter(|lane| {
-                lane.hold_until > now && !lane.hold_for_sync && lane.head_waiting().is_some()
-            })
+            .filter(|lane| lane.hold_until > now && !lane.hold_for_sync && lane.head_waiting().is_some())
             .map(|lane| lane.hold_until)
             .min()
     }
@@ -256,12 +254,7 @@ impl Lanes {
     }
 
     /// A gap (A4): what has no final answer is numbered anew from `expected` on. Whether it was news.
-    pub(super) fn gap(
-        &mut self,
-        thread_id: ThreadId,
-        answered: Option<Id>,
-        expected: ActionSeq,
-    ) -> bool {
+    pub(super) fn gap(&mut self, thread_id: ThreadId, answered: Option<Id>, expected: ActionSeq) -> bool {
         let Some(lane) = self.lanes.get_mut(&thread_id) else {
             return false;
         };

@@ -45,6 +45,7 @@ mod entropy;
 pub mod error;
 pub mod keys;
 mod lanes;
+mod pace;
 pub mod replica;
 pub mod session;
 mod subscription;
@@ -55,6 +56,5 @@ pub use crate::session::{Monotonic, Now};
 pub use entropy::Entropy;
 pub use error::{Code, Error};
 pub use types::{
-    Config, Credentials, Event, Input, Lost, Notice, Output, Reply, Request, State,
-    SubscribeOptions, Token, Update,
+    Config, Credentials, Event, Input, Lost, Notice, Output, Reply, Request, State, SubscribeOptions, Token, Update,
 };

@@ -28,6 +28,7 @@ use choir_protocol::thread::{Role, Stream};
 
 use super::keys::KeyRing;
 use super::view::View;
+use crate::view::{Streams, ViewHistory};
 
 /// How much of a thread a replica holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -197,10 +198,7 @@ impl fmt::Display for HistoryError {
         match self {
             Self::Range(error) => error.fmt(f),
             Self::NotAdjacent { at } => write!(f, "the page of history doesn't reach entry {at}"),
-            Self::Root { at } => write!(
-                f,
-                "the page of history belongs to a log that differs at entry {at}"
-            ),
+            Self::Root { at } => write!(f, "the page of history belongs to a log that differs at entry {at}"),
         }
     }
 }
@@ -243,9 +241,7 @@ impl Walk {
     /// Why it can't be that part of the log. The walk stays where it is.
     pub fn verify(&mut self, page: &Range) -> Result<Vec<Hash>, HistoryError> {
         let mut peaks = page.peaks_at_from().map_err(HistoryError::Range)?;
-        let (_, leaves) = page
-            .verify(self.thread_id, &peaks)
-            .map_err(HistoryError::Range)?;
+        let (_, leaves) = page.verify(self.thread_id, &peaks).map_err(HistoryError::Range)?;
         let at = self.at.seq;
         if at < page.from || at > page.to {
             return Err(HistoryError::NotAdjacent { at });
@@ -274,6 +270,8 @@ pub struct Replica {
     thread_id: ThreadId,
     viewer: Viewer,
     view: View,
+    /// How much the viewer saw when (L8).
+    sight: ViewHistory,
     /// Those at the cursor.
     peaks: Peaks,
     /// `root(floor)` to `root(cursor)`. Invariant: one for each number, so never empty.
@@ -299,6 +297,7 @@ impl Replica {
         Self {
             thread_id,
             view: View::new(viewer.user_id.clone()),
+            sight: ViewHistory::from_start(viewer.user_id.clone()),
             viewer,
             peaks: Peaks::new(),
             roots: VecDeque::from([Hash::EMPTY]),
@@ -322,9 +321,11 @@ impl Replica {
         let recent = &snapshot.recent;
         let peaks = recent.peaks_at_from()?;
         let (end, leaves) = recent.verify(thread_id, &peaks)?;
+        let view = View::from_snapshot(viewer.user_id.clone(), snapshot);
         let mut replica = Self {
             thread_id,
-            view: View::from_snapshot(viewer.user_id.clone(), snapshot),
+            sight: ViewHistory::from_snapshot(viewer.user_id.clone(), recent.to, &snapshot.thread, view.role()),
+            view,
             viewer,
             roots: VecDeque::from([peaks.root()]),
             peaks,
@@ -404,7 +405,17 @@ impl Replica {
             Err(RangeError::Gap { from, .. }) => return Applied::Gap { from },
             Err(error) => return Applied::Mismatch(error),
         };
-        let hidden = self.hidden_out_of_order(&range);
+        let mut sight = self.sight.clone();
+        for entry in range.entries.iter().filter(|entry| entry.seq > cursor) {
+            sight.take(entry);
+        }
+        let hidden: Vec<Hidden> = range
+            .hidden
+            .iter()
+            .flatten()
+            .filter(|Hidden(seq, stream, _)| *seq > cursor && !sight.in_order(*seq, *stream, self.streams()))
+            .copied()
+            .collect();
         if !tolerate && !hidden.is_empty() {
             return Applied::HiddenOutOfOrder(hidden);
         }
@@ -412,6 +423,7 @@ impl Replica {
             .into_iter()
             .map(|Hidden(seq, stream, _)| Finding::Hidden { seq, stream })
             .collect();
+        self.sight = sight;
         let mut entries = range.entries;
         entries.retain(|entry| entry.seq > cursor);
         self.take(&leaves, &entries, keys, Fold::Forward, &mut findings);
@@ -429,10 +441,7 @@ impl Replica {
         let roots = walk.verify(&page)?;
         let mut entries = page.entries;
         entries.retain(|entry| entry.seq <= self.floor);
-        let posted = entries
-            .iter()
-            .filter(|entry| entry.kind == Kind::MessagePosted)
-            .count();
+        let posted = entries.iter().filter(|entry| entry.kind == Kind::MessagePosted).count();
         let kept = self.view.held().saturating_add(posted) <= self.viewer.retain.messages
             && self.roots.len().saturating_add(roots.len()) <= self.viewer.retain.entries;
         let mut findings = Vec::new();
@@ -447,10 +456,7 @@ impl Replica {
             if let Err(finding) = self.check_entry(entry, keys, &mut findings) {
                 findings.push(finding);
             } else if kept && let Err(why) = self.view.recall(entry) {
-                findings.push(Finding::Refused {
-                    seq: entry.seq,
-                    why,
-                });
+                findings.push(Finding::Refused { seq: entry.seq, why });
             }
         }
         Ok(Page {
@@ -493,58 +499,19 @@ impl Replica {
         }
     }
 
-    /// Which hidden entries above the cursor aren't in order, judged by the entries up to the range's end (L8).
-    fn hidden_out_of_order(&self, range: &Range) -> Vec<Hidden> {
-        let cursor = self.cursor().seq;
-        let mut hidden = range
-            .hidden
-            .iter()
-            .flatten()
-            .filter(|hidden| hidden.0 > cursor && self.subscribed(hidden.1))
-            .peekable();
-        if hidden.peek().is_none() {
-            return Vec::new();
-        }
-        let mut rights = self.view.rights();
-        let mut suspects = Vec::new();
-        let mut entries = range
-            .entries
-            .iter()
-            .filter(|entry| entry.seq > cursor)
-            .peekable();
-        for concealed in hidden {
-            while let Some(entry) = entries.next_if(|entry| entry.seq < concealed.0) {
-                rights.follow(entry, &self.viewer.user_id);
-            }
-            if rights.sees_whole(concealed.1) {
-                suspects.push(*concealed);
-            }
-        }
-        for entry in entries {
-            rights.follow(entry, &self.viewer.user_id);
-        }
-        suspects.retain(|concealed| rights.sees_whole(concealed.1));
-        suspects
+    /// Whether an entry may be hidden from the viewer, by the entries up to the cursor (L8).
+    pub fn may_hide(&self, seq: Seq, stream: Stream) -> bool {
+        self.sight.in_order(seq, stream, self.streams())
     }
 
-    fn subscribed(&self, stream: Stream) -> bool {
-        stream == Stream::Updates
-            || self
-                .viewer
-                .streams
-                .as_ref()
-                .is_none_or(|streams| streams.contains(&stream))
+    fn streams(&self) -> Streams {
+        Streams::of(self.viewer.streams.as_deref())
     }
 
     // ------------------------------------------------------------------------------------------------------------------------------------------ entries
 
     /// Whether the entry is its author's (K1, K2, L5), and whether its body is missing with reason (L6). `Err` where it isn't, and so has no effect.
-    fn check_entry(
-        &mut self,
-        entry: &Entry,
-        keys: &mut KeyRing,
-        findings: &mut Vec<Finding>,
-    ) -> Result<(), Finding> {
+    fn check_entry(&mut self, entry: &Entry, keys: &mut KeyRing, findings: &mut Vec<Finding>) -> Result<(), Finding> {
         let forged = |why| Finding::Forged {
             seq: entry.seq,
             author: entry.author.clone(),
@@ -706,8 +673,7 @@ impl Replica {
         for erased in self.expected_redactions.values_mut() {
             erased.retain(|entry| entry.seq > floor);
         }
-        self.expected_redactions
-            .retain(|_, erased| !erased.is_empty());
+        self.expected_redactions.retain(|_, erased| !erased.is_empty());
     }
 }
 
@@ -759,9 +725,7 @@ fn check_proof_names(entry: &Entry) -> Result<(), &'static str> {
                     .and_then(|spec| from_value::<Id>(spec).ok())
             });
             match spec {
-                Some(spec) if spec != Some(entry.id) => {
-                    Err("the revision that was signed belongs to another spec")
-                }
+                Some(spec) if spec != Some(entry.id) => Err("the revision that was signed belongs to another spec"),
                 _ => Ok(()),
             }
         }

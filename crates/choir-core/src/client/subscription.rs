@@ -147,7 +147,7 @@ impl Subscription {
         let replica = self.replica.as_ref()?;
         let findings = suspects
             .into_iter()
-            .filter(|Hidden(_, stream, _)| replica.view().sees_whole(*stream))
+            .filter(|Hidden(seq, stream, _)| !replica.may_hide(*seq, *stream))
             .map(|Hidden(seq, stream, _)| Finding::Hidden { seq, stream })
             .collect();
         Some((cursor, findings))
@@ -156,10 +156,7 @@ impl Subscription {
     /// How many entries the server doesn't know to be applied.
     fn unacknowledged(&self) -> u64 {
         match (self.phase, self.cursor()) {
-            (Phase::Following { .. }, Some(cursor)) => cursor
-                .seq
-                .get()
-                .saturating_sub(self.acks.acknowledged.get()),
+            (Phase::Following { .. }, Some(cursor)) => cursor.seq.get().saturating_sub(self.acks.acknowledged.get()),
             _ => 0,
         }
     }

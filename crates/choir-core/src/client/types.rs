@@ -9,9 +9,8 @@ use choir_protocol::entry::Entry;
 use choir_protocol::ids::{Audience, ClientId, Id, LogId, Seq, ThreadId, UserId};
 use choir_protocol::key::{PublicKey, SecretKey};
 use choir_protocol::message::{
-    ApprovalRequest, CheckpointNote, Marked, Members, Mode, NewApproval, NewMessage, PageRequest,
-    Receipt, SnapshotReason, Specs, StateChange, StreamEvent, SubscribedThread, Threads,
-    ThreadsRequest, UserActionEvent,
+    ApprovalRequest, CheckpointNote, Marked, Members, Mode, NewApproval, NewMessage, PageRequest, Receipt,
+    SnapshotReason, Specs, StateChange, StreamEvent, SubscribedThread, Threads, ThreadsRequest, UserActionEvent,
 };
 use choir_protocol::range::Range;
 use choir_protocol::thread::Stream;
@@ -57,6 +56,8 @@ pub struct Config {
     pub max_queued_bytes: usize,
     /// How many requests may await their answers.
     pub max_requests: usize,
+    /// How often in a row an action or a question may be refused for now before it goes back to the caller: at least 3 (R2, A4). Waits grow between.
+    pub max_refusals: u32,
     /// How much of each thread is held.
     pub retain: Retain,
 }
@@ -73,6 +74,7 @@ impl Config {
             max_queued_actions: 1_024,
             max_queued_bytes: 16 * 1024 * 1024,
             max_requests: 256,
+            max_refusals: 8,
             retain: Retain::default(),
         }
     }
@@ -91,7 +93,7 @@ pub enum State {
     Reconnecting {
         /// How many tries failed in a row.
         attempt: u32,
-        /// When the next one is due; none while it is under way.
+        /// How long the client waits before the next one; none while it is under way.
         retry_in_ms: Option<u64>,
     },
     /// No session is sought any longer.

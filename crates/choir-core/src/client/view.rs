@@ -10,17 +10,20 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use choir_protocol::action::{
-    CreateThread, EditMessage, Join, NewMember, ProcessApproval, RedactMessage, RemoveMember,
-    ReviseSpec, UpdateThread, WithdrawSpec,
+    CreateThread, EditMessage, Join, NewMember, ProcessApproval, RedactMessage, RemoveMember, ReviseSpec, UpdateThread,
+    WithdrawSpec,
 };
 use choir_protocol::de::from_value;
 use choir_protocol::entry::{Body, Entry, Kind};
 use choir_protocol::ids::{Id, Seq, Timestamp, UserId};
 use choir_protocol::json::Value;
 use choir_protocol::message::{More, Snapshot};
-use choir_protocol::thread::{
-    DecisionRow, Member, OpenSpec, Propose, Review, Role, Settings, Stream, Visibility,
-};
+use choir_protocol::thread::{DecisionRow, Member, OpenSpec, Propose, Role, Settings};
+
+/// How many members are held: ten times what servers allow (section 12).
+const MAX_MEMBERS: usize = 10_000;
+/// How many open specs are held: ten times what servers allow (section 12).
+const MAX_OPEN_SPECS: usize = 1_000;
 
 /// A message of a thread.
 #[derive(Debug, Clone, PartialEq)]
@@ -222,21 +225,6 @@ impl View {
         &self.more
     }
 
-    /// Whether the viewer sees a stream whole, by the state that is held (S1).
-    pub fn sees_whole(&self, stream: Stream) -> bool {
-        self.rights().sees_whole(stream)
-    }
-
-    pub(super) fn rights(&self) -> Rights {
-        Rights {
-            role: self.role(),
-            review: self
-                .settings
-                .as_ref()
-                .map_or(Review::CoAuthors, |settings| settings.review),
-        }
-    }
-
     /// How much is held, for the bound.
     pub(super) fn held(&self) -> usize {
         self.messages.len().saturating_add(self.late.len())
@@ -244,10 +232,7 @@ impl View {
 
     /// The floor above which at most `most` things are held; none where that is so already.
     pub(super) fn floor_to_hold(&self, most: usize) -> Option<Seq> {
-        let surplus = self
-            .held()
-            .checked_sub(most)
-            .filter(|surplus| *surplus > 0)?;
+        let surplus = self.held().checked_sub(most).filter(|surplus| *surplus > 0)?;
         let mut numbers: Vec<Seq> = self.messages.keys().copied().collect();
         numbers.extend(self.late.values().filter_map(Late::oldest));
         numbers.sort_unstable();
@@ -322,9 +307,7 @@ impl View {
             audience: body.audience,
             visibility,
             review: body.review.unwrap_or_default(),
-            propose: body
-                .propose
-                .unwrap_or_else(|| Propose::default_of(visibility)),
+            propose: body.propose.unwrap_or_else(|| Propose::default_of(visibility)),
             policy: body.policy.unwrap_or_default(),
             created_at: entry.timestamp,
         });
@@ -416,10 +399,7 @@ impl View {
         let (Some(value), Some(content_hash)) = (entry.body_value(), entry.content_hash) else {
             return Ok(());
         };
-        let expires_ms = self
-            .settings
-            .as_ref()
-            .map_or(0, |settings| settings.policy.expires_ms);
+        let expires_ms = self.settings.as_ref().map_or(0, |settings| settings.policy.expires_ms);
         self.put_spec(OpenSpec {
             spec: entry.id,
             author: entry.author.clone(),
@@ -535,11 +515,7 @@ impl View {
             }
             None => {
                 let late = self.late.entry(message).or_default();
-                if late
-                    .edit
-                    .as_ref()
-                    .is_none_or(|known| known.edited.seq < entry.seq)
-                {
+                if late.edit.as_ref().is_none_or(|known| known.edited.seq < entry.seq) {
                     late.edit = Some(edit);
                 }
                 Ok(())
@@ -601,9 +577,7 @@ impl View {
             }
             (
                 Content::Present {
-                    content,
-                    content_type,
-                    ..
+                    content, content_type, ..
                 },
                 Some(edited),
             ) if edited.seq > floor => {
@@ -624,13 +598,19 @@ impl View {
     }
 
     fn put_member(&mut self, member: Member) {
+        // Above what any server allows: a forged thread can't fill the memory.
+        if self.members.len() >= MAX_MEMBERS && !self.members.contains_key(&member.user_id) {
+            return;
+        }
         self.added += 1;
         let order = self.added;
-        self.members
-            .insert(member.user_id.clone(), MemberRow { order, member });
+        self.members.insert(member.user_id.clone(), MemberRow { order, member });
     }
 
     fn put_spec(&mut self, spec: OpenSpec) {
+        if self.specs.len() >= MAX_OPEN_SPECS && !self.specs.contains_key(&spec.spec) {
+            return;
+        }
         self.added += 1;
         let order = self.added;
         self.specs.insert(spec.spec, SpecRow { order, spec });
@@ -640,99 +620,17 @@ impl View {
 impl LateEdit {
     /// The newest edit counts, whichever comes first; what is redacted stays so.
     fn apply(self, message: &mut Message) {
-        if message
-            .edited
-            .is_some_and(|known| known.seq > self.edited.seq)
-        {
+        if message.edited.is_some_and(|known| known.seq > self.edited.seq) {
             return;
         }
         if let Content::Present {
-            content,
-            content_type,
-            ..
+            content, content_type, ..
         } = &mut message.content
         {
             *content = self.content;
             *content_type = self.content_type;
             message.edited = Some(self.edited);
         }
-    }
-}
-
-/// What decides how much of a thread a viewer sees: enough to walk through a range before it is applied (L8).
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Rights {
-    role: Option<Role>,
-    review: Review,
-}
-
-impl Rights {
-    /// Whether the stream is seen whole. Who gets a thread at all sees all of `updates`, from entry 1 on (S10).
-    pub(super) fn sees_whole(self, stream: Stream) -> bool {
-        match stream {
-            Stream::Updates => true,
-            Stream::Specs | Stream::Approvals => {
-                self.review == Review::Readers || self.role.is_some_and(Role::is_co_author)
-            }
-        }
-    }
-
-    /// Follows one entry.
-    pub(super) fn follow(&mut self, entry: &Entry, viewer: &UserId) {
-        match &entry.kind {
-            Kind::ThreadCreated => {
-                if let Ok(created) = body::<CreateThread>(entry) {
-                    self.review = created.review.unwrap_or_default();
-                    self.role = if entry.author == *viewer {
-                        Some(Role::Owner)
-                    } else {
-                        created
-                            .members
-                            .unwrap_or_default()
-                            .into_iter()
-                            .find(|member| member.user_id == *viewer)
-                            .map(|member| member.role)
-                    };
-                }
-            }
-            Kind::ThreadUpdated => {
-                if let Ok(UpdateThread {
-                    review: Some(review),
-                    ..
-                }) = body(entry)
-                {
-                    self.review = review;
-                }
-            }
-            Kind::MemberAdded => {
-                if let Ok(added) = body::<NewMember>(entry)
-                    && added.user_id == *viewer
-                {
-                    self.role = Some(added.role);
-                }
-            }
-            Kind::MemberJoined if entry.author == *viewer && self.role.is_none() => {
-                self.role = Some(Role::Reader);
-            }
-            Kind::MemberRemoved => {
-                if let Ok(removed) = body::<RemoveMember>(entry)
-                    && removed.user_id == *viewer
-                {
-                    self.role = None;
-                }
-            }
-            _ => {}
-        }
-    }
-}
-
-/// Who reads by right of the settings alone.
-impl View {
-    /// Whether everyone reads the thread.
-    pub fn is_public(&self) -> bool {
-        self.settings
-            .as_ref()
-            .is_some_and(|settings| settings.visibility == Visibility::Public)
     }
 }
 

@@ -53,12 +53,9 @@ fn the_queue_behind_the_window_is_bounded() {
 
     let mut w = World::with(|config| config.max_queued_bytes = 1_000);
     w.acts(thread(1), &"x".repeat(900));
-    let refused = w.machine.act(
-        w.now,
-        thread(1),
-        "action.submit_message",
-        message(&"x".repeat(200)),
-    );
+    let refused = w
+        .machine
+        .act(w.now, thread(1), "action.submit_message", message(&"x".repeat(200)));
     assert_eq!(refused.unwrap_err().code.as_str(), "limit");
 }
 
@@ -111,10 +108,7 @@ fn a3_a_retryable_refusal_is_sent_again_with_its_number_and_all_behind_it() {
     w.receipt(thread(1), b, 3);
     w.receipt(thread(1), c, 4);
     w.receipt(thread(2), other, 2);
-    assert_eq!(
-        w.answers(),
-        [(a, "ok"), (b, "ok"), (c, "ok"), (other, "ok")]
-    );
+    assert_eq!(w.answers(), [(a, "ok"), (b, "ok"), (c, "ok"), (other, "ok")]);
 }
 
 #[test]
@@ -122,11 +116,7 @@ fn a3_the_server_names_the_wait() {
     let mut w = World::live();
     let a = w.acts(thread(1), "a");
     w.sent();
-    w.refuses(
-        thread(1),
-        a,
-        error(ErrorCode::RateLimited).with_retry_after(700),
-    );
+    w.refuses(thread(1), a, error(ErrorCode::RateLimited).with_retry_after(700));
     let b = w.acts(thread(1), "b");
     w.pass(699);
     assert_eq!(w.sent_actions(), []);
@@ -158,11 +148,7 @@ fn a4_a_gap_that_repeats_a_refusal_is_no_news() {
     let b = w.acts(thread(1), "b");
     let c = w.acts(thread(1), "c");
     w.sent();
-    w.refuses(
-        thread(1),
-        a,
-        error(ErrorCode::RateLimited).with_retry_after(500),
-    );
+    w.refuses(thread(1), a, error(ErrorCode::RateLimited).with_retry_after(500));
     // The server had received b before the client heard of the refusal.
     w.gap(thread(1), b, 1);
     w.pass(500);
@@ -193,7 +179,8 @@ fn a4_a_message_that_was_none_leaves_its_number_to_the_next() {
 
 #[test]
 fn r2_an_action_is_given_up_after_3_refusals_and_the_next_gets_its_number() {
-    let mut w = World::live();
+    let mut w = World::with(|config| config.max_refusals = 3);
+    w.opens();
     let a = w.acts(thread(1), "a");
     let b = w.acts(thread(1), "b");
     w.sent();
@@ -201,11 +188,7 @@ fn r2_an_action_is_given_up_after_3_refusals_and_the_next_gets_its_number() {
     assert_eq!(w.sent_actions(), [(1, a), (2, b)], "at once the first time");
     w.refuses(thread(1), a, error(ErrorCode::Internal));
     w.pass(30_000);
-    assert_eq!(
-        w.sent_actions(),
-        [(1, a), (2, b)],
-        "after a wait the second"
-    );
+    assert_eq!(w.sent_actions(), [(1, a), (2, b)], "after a wait the second");
     w.refuses(thread(1), a, error(ErrorCode::Internal));
     assert_eq!(w.answers(), [(a, "internal")]);
     w.pass(30_000);
@@ -217,11 +200,7 @@ fn r1_patience_is_no_refusal() {
     let mut w = World::live();
     let a = w.acts(thread(1), "a");
     for _ in 0..10 {
-        w.refuses(
-            thread(1),
-            a,
-            error(ErrorCode::RateLimited).with_retry_after(100),
-        );
+        w.refuses(thread(1), a, error(ErrorCode::RateLimited).with_retry_after(100));
         w.pass(100);
     }
     w.receipt(thread(1), a, 2);
@@ -268,11 +247,7 @@ fn a6_what_was_refused_before_the_cut_keeps_the_number_that_it_gave_back() {
     let b = w.acts(thread(1), "b");
     w.receipt(thread(1), a, 2);
     let c = w.acts(thread(1), "c");
-    w.refuses(
-        thread(1),
-        b,
-        error(ErrorCode::RateLimited).with_retry_after(3_000),
-    );
+    w.refuses(thread(1), b, error(ErrorCode::RateLimited).with_retry_after(3_000));
     w.sent();
     w.loses_and_redials();
     w.resumes();
@@ -443,4 +418,29 @@ fn a_second_answer_means_nothing() {
     w.receipt(thread(1), a, 2);
     w.refuses(thread(1), a, error(ErrorCode::Conflict));
     assert_eq!(w.answers(), [(a, "ok")]);
+}
+
+#[test]
+fn section_12_actions_go_no_faster_than_the_server_takes_them() {
+    let mut w = World::new();
+    w.hello.limits.max_in_flight = 1_000;
+    w.opens();
+    for n in 0..200 {
+        w.acts(thread(n % 7), &n.to_string());
+    }
+    assert_eq!(w.sent_actions().len(), 60, "a burst of three seconds");
+    w.pass(1_000);
+    assert_eq!(w.sent_actions().len(), 20);
+    w.pass(10_000);
+    assert_eq!(w.sent_actions().len(), 120);
+}
+
+#[test]
+fn section_12_after_a_refusal_nothing_bursts() {
+    let mut w = World::live();
+    let ids: Vec<_> = (0..30).map(|n| w.acts(thread(1), &n.to_string())).collect();
+    assert_eq!(w.sent_actions().len(), 30);
+    w.refuses(thread(1), ids[0], error(ErrorCode::RateLimited).with_retry_after(50));
+    w.pass(500);
+    assert_eq!(w.sent_actions().len(), 10);
 }

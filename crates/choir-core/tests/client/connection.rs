@@ -110,9 +110,7 @@ fn c6_a_refused_key_ends_at_once() {
     w.says_of(
         None,
         Some(auth),
-        ServerMessage::ConnectionError(
-            error(ErrorCode::AuthenticationFailed).with_cause("signature"),
-        ),
+        ServerMessage::ConnectionError(error(ErrorCode::AuthenticationFailed).with_cause("signature")),
     );
     assert_eq!(w.state(), State::Disconnected);
     assert_eq!(w.closes, [close::NORMAL]);
@@ -141,9 +139,7 @@ fn c8_a_token_that_expires_is_renewed_on_the_same_connection() {
     let mut w = World::with_token();
     w.opens();
     w.sent();
-    w.says(ServerMessage::ConnectionError(error(
-        ErrorCode::TokenExpiring,
-    )));
+    w.says(ServerMessage::ConnectionError(error(ErrorCode::TokenExpiring)));
     assert!(wanted_credentials(&mut w));
     let fresh = Credentials {
         key: key(1).into(),
@@ -214,9 +210,7 @@ fn c9_traffic_puts_the_heartbeat_off() {
 #[test]
 fn c10_after_a_drain_the_client_comes_back_when_it_was_asked_to() {
     let mut w = World::live();
-    w.says(ServerMessage::Drain(Drain {
-        retry_after_ms: 12_000,
-    }));
+    w.says(ServerMessage::Drain(Drain { retry_after_ms: 12_000 }));
     w.sent();
     // What is handed over now is for the next connection.
     let a = w.acts(thread(1), "a");
@@ -243,12 +237,22 @@ fn c11_every_wait_is_below_its_bound_and_the_count_goes_on() {
             panic!("reconnecting, not {:?}", w.state());
         };
         assert_eq!(counted, attempt + 1);
-        assert!(
-            wait <= (500_u64 << attempt).min(30_000),
-            "{attempt}: {wait}"
-        );
+        assert!(wait <= (500_u64 << attempt).min(30_000), "{attempt}: {wait}");
         w.redials();
     }
+}
+
+#[test]
+fn a_state_is_told_once() {
+    let mut w = World::live();
+    w.loses(None);
+    w.events();
+    w.machine
+        .act(w.now, thread(1), "action.submit_message", message("a"))
+        .unwrap();
+    w.input(Input::Time);
+    let told = w.events();
+    assert!(!told.iter().any(|event| matches!(event, Event::State(_))), "{told:?}");
 }
 
 #[test]
@@ -425,9 +429,7 @@ fn g1r_another_log_id_ends_the_session_and_subscribes_with_cursors() {
     w.hello.log_id = LogId::v7(START, [8; 10]);
     w.sent();
     w.greets();
-    assert!(
-        matches!(&w.sent.last().unwrap().message, ClientMessage::Auth(auth) if auth.session_token.is_none())
-    );
+    assert!(matches!(&w.sent.last().unwrap().message, ClientMessage::Auth(auth) if auth.session_token.is_none()));
     // Even a server that says that it resumes has forgotten the numbers.
     w.grants(true);
     assert_eq!(w.sent_subscribes(), [Some(log.cursor(1))]);

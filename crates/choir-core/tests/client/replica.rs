@@ -53,8 +53,7 @@ fn texts(replica: &Replica) -> Vec<&str> {
 const VECTORS: &str = include_str!("../../../../vectors/independent/ranges.json");
 
 fn field<'v>(value: &'v Value, path: &[&str]) -> Option<&'v Value> {
-    path.iter()
-        .try_fold(value, |value, name| value.as_object()?.get(name))
+    path.iter().try_fold(value, |value, name| value.as_object()?.get(name))
 }
 
 fn read<T: serde::de::DeserializeOwned>(value: &Value, path: &[&str]) -> T {
@@ -140,25 +139,13 @@ fn y6_the_cursor_rule_is_a_typed_result() {
             from: Seq::saturating(2)
         }
     );
-    assert_eq!(
-        applied(replica.apply(log.range(0, 5), &mut keys)).0.len(),
-        5
-    );
+    assert_eq!(applied(replica.apply(log.range(0, 5), &mut keys)).0.len(), 5);
     assert_eq!(replica.apply(log.range(1, 5), &mut keys), Applied::Ignored);
     let (entries, _) = applied(replica.apply(log.range(3, 7), &mut keys));
-    assert_eq!(
-        entries
-            .iter()
-            .map(|entry| entry.seq.get())
-            .collect::<Vec<_>>(),
-        [6, 7]
-    );
+    assert_eq!(entries.iter().map(|entry| entry.seq.get()).collect::<Vec<_>>(), [6, 7]);
     let mut bad = log.range(7, 9);
     bad.root = log.root(8);
-    assert_eq!(
-        replica.apply(bad, &mut keys),
-        Applied::Mismatch(RangeError::Root)
-    );
+    assert_eq!(replica.apply(bad, &mut keys), Applied::Mismatch(RangeError::Root));
     let mut bad = log.range(7, 9);
     bad.entries.remove(0);
     assert_eq!(
@@ -227,18 +214,8 @@ fn y11_history_is_verified_page_by_page_down_to_entry_1() {
     );
     let mut lies = log.page(60, 87);
     lies.peaks = Some(log.peaks[28].as_slice().to_vec());
-    assert!(matches!(
-        replica.prepend(lies, &mut keys),
-        Err(HistoryError::Range(_))
-    ));
-    assert_eq!(
-        replica
-            .prepend(log.page(60, 95), &mut keys)
-            .unwrap()
-            .entries
-            .len(),
-        27
-    );
+    assert!(matches!(replica.prepend(lies, &mut keys), Err(HistoryError::Range(_))));
+    assert_eq!(replica.prepend(log.page(60, 95), &mut keys).unwrap().entries.len(), 27);
     assert_eq!(replica.floor(), log.cursor(60));
     for from in [41, 13, 0] {
         let to = replica.floor().seq.get();
@@ -286,13 +263,8 @@ fn a_full_replica_takes_no_history_but_verifies_it() {
         },
         ..viewer(user(1))
     };
-    let (mut replica, _) = Replica::from_snapshot(
-        thread(1),
-        narrow,
-        &log.snapshot(41, SnapshotReason::Initial),
-        &mut keys,
-    )
-    .unwrap();
+    let (mut replica, _) =
+        Replica::from_snapshot(thread(1), narrow, &log.snapshot(41, SnapshotReason::Initial), &mut keys).unwrap();
     let page = replica.prepend(log.page(31, 41), &mut keys).unwrap();
     assert_eq!((page.kept, page.entries.len()), (false, 10));
     assert_eq!(replica.floor(), log.cursor(41));
@@ -391,8 +363,7 @@ fn k1_one_action_cant_be_shown_as_another() {
     // The server shows an edit as a message of its own, with the signature that belongs to the edit.
     let mut log = Log::new(&[]);
     let message = log.post(1, "one");
-    let body =
-        format!(r#"{{"message":"{message}","content":"two","salt":"_StSGF33OofhjB2gg1589w"}}"#);
+    let body = format!(r#"{{"message":"{message}","content":"two","salt":"_StSGF33OofhjB2gg1589w"}}"#);
     let id = log.fresh_id();
     log.add_with(1, id, Kind::MessageEdited, &body, |entry| {
         entry.kind = Kind::MessagePosted;
@@ -415,19 +386,13 @@ fn s9_the_server_derives_only_what_it_may() {
             Kind::MemberAdded,
             format!(r#"{{"user_id":"{}","role":"owner"}}"#, user(3)),
         ),
-        (
-            Kind::MemberRemoved,
-            format!(r#"{{"user_id":"{}"}}"#, user(1)),
-        ),
+        (Kind::MemberRemoved, format!(r#"{{"user_id":"{}"}}"#, user(1))),
     ] {
         let mut log = Log::new(&[]);
         log.derive(id(1), kind.clone(), &body);
         let (mut replica, mut keys) = fresh(1);
         let found = findings(&mut replica, &mut keys, log.range(0, 2));
-        assert!(
-            matches!(&found[..], [Finding::Forged { .. }]),
-            "{kind}: {found:?}"
-        );
+        assert!(matches!(&found[..], [Finding::Forged { .. }]), "{kind}: {found:?}");
         assert_eq!(replica.view().members().len(), 1);
     }
 }
@@ -436,10 +401,7 @@ fn s9_the_server_derives_only_what_it_may() {
 fn k5_a_users_second_key_is_told() {
     let mut keys = KeyRing::default();
     let ann: UserId = "corp:ann".parse().unwrap();
-    assert!(
-        !keys.remember(&ann, key(5).public()),
-        "the first is no news"
-    );
+    assert!(!keys.remember(&ann, key(5).public()), "the first is no news");
     assert!(!keys.remember(&ann, key(5).public()));
     assert!(keys.remember(&ann, key(6).public()));
     assert!(!keys.remember(&ann, key(5).public()), "it was seen before");
@@ -607,11 +569,7 @@ fn l6_a_redaction_drops_the_body_that_is_held() {
 fn l6_who_is_neither_author_nor_owner_redacts_nothing() {
     let mut log = Log::new(&[(2, Role::CoAuthor)]);
     let message = log.post(1, "mine");
-    log.add(
-        2,
-        Kind::MessageRedacted,
-        &format!(r#"{{"message":"{message}"}}"#),
-    );
+    log.add(2, Kind::MessageRedacted, &format!(r#"{{"message":"{message}"}}"#));
     let (mut replica, mut keys) = fresh(1);
     let found = findings(&mut replica, &mut keys, log.range(0, 3));
     assert!(matches!(&found[..], [Finding::Refused { .. }]), "{found:?}");
@@ -630,10 +588,7 @@ fn l8_from_a_reader_specs_may_be_hidden_and_messages_not() {
     log.propose(2, "a spec");
     log.post(1, "a message");
     let (mut replica, mut keys) = fresh(3);
-    assert_eq!(
-        findings(&mut replica, &mut keys, hides_specs(&log, 0, 3)),
-        []
-    );
+    assert_eq!(findings(&mut replica, &mut keys, hides_specs(&log, 0, 3)), []);
     let (mut replica, mut keys) = fresh(3);
     let hidden = replica.apply(
         log.range_hiding(0, 3, |entry| entry.kind == Kind::MessagePosted),
@@ -665,10 +620,7 @@ fn l8_it_is_judged_by_the_role_at_the_entry_and_at_the_end() {
         &format!(r#"{{"user_id":"{}","role":"reader"}}"#, user(3)),
     );
     let (mut replica, mut keys) = fresh(3);
-    assert_eq!(
-        findings(&mut replica, &mut keys, hides_specs(&log, 0, 5)),
-        []
-    );
+    assert_eq!(findings(&mut replica, &mut keys, hides_specs(&log, 0, 5)), []);
 }
 
 #[test]
@@ -680,10 +632,7 @@ fn l8_a_stream_that_isnt_subscribed_may_be_hidden() {
         ..viewer(user(1))
     };
     let (mut replica, mut keys) = (Replica::new(thread(1), narrow), KeyRing::default());
-    assert_eq!(
-        findings(&mut replica, &mut keys, hides_specs(&log, 0, 2)),
-        []
-    );
+    assert_eq!(findings(&mut replica, &mut keys, hides_specs(&log, 0, 2)), []);
 }
 
 #[test]
@@ -703,9 +652,7 @@ fn l8_review_by_readers_lets_nothing_be_hidden() {
 fn s6_specs_are_open_until_they_are_resolved() {
     let mut log = Log::new(&[(2, Role::Reader)]);
     let spec = log.propose(2, "first");
-    let revision = |text: &str| {
-        format!(r#"{{"spec":"{spec}","content":"{text}","salt":"_StSGF33OofhjB2gg1589w"}}"#)
-    };
+    let revision = |text: &str| format!(r#"{{"spec":"{spec}","content":"{text}","salt":"_StSGF33OofhjB2gg1589w"}}"#);
     let (mut replica, mut keys) = fresh(1);
     applied(replica.apply(log.range(0, 2), &mut keys));
     let first_hash = replica.view().spec(spec).unwrap().content_hash;
@@ -723,15 +670,8 @@ fn s6_specs_are_open_until_they_are_resolved() {
     applied(replica.apply(log.range(3, 4), &mut keys));
     let second = replica.view().spec(spec).unwrap().clone();
     assert_ne!(second.content_hash, first_hash);
-    assert!(
-        second.decisions.is_empty(),
-        "decisions are bound to a revision"
-    );
-    log.add(
-        1,
-        Kind::ApprovalGiven,
-        &decide(second.content_hash, "approve"),
-    );
+    assert!(second.decisions.is_empty(), "decisions are bound to a revision");
+    log.add(1, Kind::ApprovalGiven, &decide(second.content_hash, "approve"));
     log.derive(
         spec,
         Kind::SpecResolved,
@@ -757,29 +697,17 @@ fn s6_specs_are_open_until_they_are_resolved() {
 #[test]
 fn s3_members_join_by_acting() {
     let mut log = Log::new(&[(2, Role::CoAuthor), (3, Role::CoAuthor)]);
-    let joined =
-        |replica: &Replica, n: u8| replica.view().member(&user(n)).map(|member| member.joined);
+    let joined = |replica: &Replica, n: u8| replica.view().member(&user(n)).map(|member| member.joined);
     let (mut replica, mut keys) = fresh(1);
     applied(replica.apply(log.range(0, 1), &mut keys));
     assert_eq!(
-        (
-            joined(&replica, 1),
-            joined(&replica, 2),
-            joined(&replica, 3)
-        ),
+        (joined(&replica, 1), joined(&replica, 2), joined(&replica, 3)),
         (Some(true), Some(false), Some(false))
     );
     log.post(2, "here I am");
-    log.add(
-        3,
-        Kind::MemberRemoved,
-        &format!(r#"{{"user_id":"{}"}}"#, user(3)),
-    );
+    log.add(3, Kind::MemberRemoved, &format!(r#"{{"user_id":"{}"}}"#, user(3)));
     applied(replica.apply(log.range(1, 3), &mut keys));
-    assert_eq!(
-        (joined(&replica, 2), joined(&replica, 3)),
-        (Some(true), None)
-    );
+    assert_eq!((joined(&replica, 2), joined(&replica, 3)), (Some(true), None));
     let order: Vec<_> = replica
         .view()
         .members()

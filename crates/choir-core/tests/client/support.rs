@@ -3,24 +3,21 @@
 
 use choir_core::client::session::Machine;
 use choir_core::client::{
-    Config, Credentials, Event, Input, Lost, Monotonic, Now, Output, State, SubscribeOptions,
-    Token, Update,
+    Config, Credentials, Event, Input, Lost, Monotonic, Now, Output, State, SubscribeOptions, Token, Update,
 };
 use choir_protocol::action::{SignedAction, Unsigned};
 use choir_protocol::entry::{Body, Entry, Kind, Proof};
 use choir_protocol::error::ErrorCode;
 use choir_protocol::hash::Hash;
 use choir_protocol::ids::{
-    ActionSeq, Audience, ConnectionId, Cursor, Id, LogId, Seq, SessionId, ThreadId, Timestamp,
-    UserId,
+    ActionSeq, Audience, ConnectionId, Cursor, Id, LogId, Seq, SessionId, ThreadId, Timestamp, UserId,
 };
 use choir_protocol::json::{self, Object, Value};
 use choir_protocol::key::SecretKey;
 use choir_protocol::merkle::Peaks;
 use choir_protocol::message::{
-    AuthMethod, ClientMessage, ErrorPayload, FromClient, FromServer, HeartbeatTimes, Hello, Limits,
-    Mode, More, Receipt, ReceiptStatus, ServerInfo, ServerMessage, Session, Snapshot,
-    SnapshotReason, Subscribed, SubscribedThread,
+    AuthMethod, ClientMessage, ErrorPayload, FromClient, FromServer, HeartbeatTimes, Hello, Limits, Mode, More,
+    Receipt, ReceiptStatus, ServerInfo, ServerMessage, Session, Snapshot, SnapshotReason, Subscribed, SubscribedThread,
 };
 use choir_protocol::range::{Hidden, Range};
 use choir_protocol::thread::{Policy, Propose, Role, Settings, Stream, Visibility};
@@ -125,14 +122,7 @@ impl Log {
         id
     }
 
-    pub(crate) fn add_with(
-        &mut self,
-        author: u8,
-        id: Id,
-        kind: Kind,
-        body: &str,
-        change: impl FnOnce(&mut Entry),
-    ) {
+    pub(crate) fn add_with(&mut self, author: u8, id: Id, kind: Kind, body: &str, change: impl FnOnce(&mut Entry)) {
         let payload = object(body);
         let timestamp = Timestamp::saturating(START + self.entries.len() as u64 * 1_000);
         let action_type = kind.action_type().unwrap();
@@ -213,31 +203,19 @@ impl Log {
         self.add(
             author,
             Kind::MessageEdited,
-            &format!(
-                r#"{{"message":"{message}","content":"{text}","salt":"_StSGF33OofhjB2gg1589w"}}"#
-            ),
+            &format!(r#"{{"message":"{message}","content":"{text}","salt":"_StSGF33OofhjB2gg1589w"}}"#),
         )
     }
 
     /// A redaction, which erases the bodies that it must (L6).
     pub(crate) fn redact(&mut self, author: u8, message: Id) {
-        self.add(
-            author,
-            Kind::MessageRedacted,
-            &format!(r#"{{"message":"{message}"}}"#),
-        );
+        self.add(author, Kind::MessageRedacted, &format!(r#"{{"message":"{message}"}}"#));
         let at = self.head();
         for entry in &mut self.entries {
             let edit_of_it = entry.kind == Kind::MessageEdited
                 && entry
                     .body_value()
-                    .and_then(|value| {
-                        value
-                            .as_object()?
-                            .get("message")?
-                            .as_str()
-                            .map(str::to_owned)
-                    })
+                    .and_then(|value| value.as_object()?.get("message")?.as_str().map(str::to_owned))
                     .is_some_and(|named| named == message.to_string());
             if entry.id == message && entry.kind == Kind::MessagePosted || edit_of_it {
                 entry.body = Body::Erased(at);
@@ -427,12 +405,7 @@ impl World {
         self.says_of(None, None, message);
     }
 
-    pub(crate) fn says_of(
-        &mut self,
-        thread_id: Option<ThreadId>,
-        reply_to: Option<Id>,
-        message: ServerMessage,
-    ) {
+    pub(crate) fn says_of(&mut self, thread_id: Option<ThreadId>, reply_to: Option<Id>, message: ServerMessage) {
         let text = FromServer {
             id: id(77),
             timestamp: self.now.wall,
@@ -515,9 +488,7 @@ impl World {
     }
 
     pub(crate) fn subscribes(&mut self, options: SubscribeOptions) {
-        self.machine
-            .subscribe(self.now, thread(1), options)
-            .unwrap();
+        self.machine.subscribe(self.now, thread(1), options).unwrap();
         self.collect();
     }
 
@@ -573,11 +544,7 @@ impl World {
     }
 
     pub(crate) fn refuses(&mut self, thread_id: ThreadId, action: Id, payload: ErrorPayload) {
-        self.says_of(
-            Some(thread_id),
-            Some(action),
-            ServerMessage::StateError(payload),
-        );
+        self.says_of(Some(thread_id), Some(action), ServerMessage::StateError(payload));
     }
 
     pub(crate) fn gap(&mut self, thread_id: ThreadId, action: Id, expected: u64) {
@@ -624,10 +591,7 @@ impl World {
         self.events()
             .into_iter()
             .filter_map(|event| match event {
-                Event::Answered { id, result } => Some((
-                    id,
-                    result.map_or_else(|error| error.code.as_str(), |_| "ok"),
-                )),
+                Event::Answered { id, result } => Some((id, result.map_or_else(|error| error.code.as_str(), |_| "ok"))),
                 _ => None,
             })
             .collect()

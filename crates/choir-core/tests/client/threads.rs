@@ -21,9 +21,7 @@ fn log_of(posts: usize) -> Log {
 }
 
 fn level(updates: &[Update]) -> bool {
-    updates
-        .iter()
-        .any(|update| matches!(update, Update::Level { .. }))
+    updates.iter().any(|update| matches!(update, Update::Level { .. }))
 }
 
 fn sent_acks(w: &mut World) -> Vec<(u64, bool)> {
@@ -223,10 +221,7 @@ fn r2_the_second_time_before_the_client_was_level_is_the_last() {
     w.thread_updates();
     w.says_of(Some(thread(1)), None, ServerMessage::Snapshot(snapshot));
     assert_eq!(sent_unsubscribes(&mut w), 1);
-    assert!(matches!(
-        &w.thread_updates()[..],
-        [Update::Desync { ended: true, .. }]
-    ));
+    assert!(matches!(&w.thread_updates()[..], [Update::Desync { ended: true, .. }]));
     assert_eq!(w.state().name(), "authenticated");
     assert!(w.machine.set_aside(thread(1)).is_some());
 }
@@ -285,10 +280,7 @@ fn y7_a_snapshot_of_another_log_keeps_the_old_replica_aside() {
             .any(|update| matches!(update, Update::Desync { ended: false, .. }))
     );
     assert_eq!(w.cursor(), 2);
-    assert_eq!(
-        w.machine.set_aside(thread(1)).unwrap().cursor(),
-        log.cursor(5)
-    );
+    assert_eq!(w.machine.set_aside(thread(1)).unwrap().cursor(), log.cursor(5));
 }
 
 #[test]
@@ -458,9 +450,7 @@ fn r1_a_subscribe_above_the_rate_is_said_again() {
 fn y3_all_names_what_is_held_and_takes_up_what_comes() {
     let log = log_of(2);
     let mut w = World::live();
-    w.machine
-        .subscribe_all(w.now, SubscribeOptions::default())
-        .unwrap();
+    w.machine.subscribe_all(w.now, SubscribeOptions::default()).unwrap();
     w.collect();
     let sent = w.sent();
     let asked = sent.last().unwrap();
@@ -480,10 +470,7 @@ fn y3_all_names_what_is_held_and_takes_up_what_comes() {
     w.says_of(
         None,
         Some(asked.id),
-        ServerMessage::Subscribed(Subscribed::All {
-            all: true,
-            threads: 1,
-        }),
+        ServerMessage::Subscribed(Subscribed::All { all: true, threads: 1 }),
     );
     assert_eq!(w.cursor(), 3);
     w.loses_and_redials();
@@ -624,11 +611,7 @@ fn y11_earlier_pages_are_verified_against_the_floor() {
     assert!(
         matches!(&sent[..], [sent] if matches!(&sent.message, ClientMessage::History(_, request) if request.before.get() == 16 && request.verify == Some(true)))
     );
-    w.says_of(
-        Some(thread(1)),
-        Some(id),
-        ServerMessage::History(log.page(5, 15)),
-    );
+    w.says_of(Some(thread(1)), Some(id), ServerMessage::History(log.page(5, 15)));
     let replied = |w: &mut World| {
         w.events()
             .into_iter()
@@ -649,31 +632,17 @@ fn y11_earlier_pages_are_verified_against_the_floor() {
     }
     drop(other);
     let id = ask(&mut w);
-    w.says_of(
-        Some(thread(1)),
-        Some(id),
-        ServerMessage::History(foreign.page(0, 5)),
-    );
+    w.says_of(Some(thread(1)), Some(id), ServerMessage::History(foreign.page(0, 5)));
     assert!(matches!(replied(&mut w), Err(error) if error.name.to_string() == "StateDesyncError"));
     let id = ask(&mut w);
-    w.says_of(
-        Some(thread(1)),
-        Some(id),
-        ServerMessage::History(log.page(0, 5)),
-    );
-    assert!(matches!(
-        replied(&mut w),
-        Ok(Reply::Earlier { at_start: true, .. })
-    ));
+    w.says_of(Some(thread(1)), Some(id), ServerMessage::History(log.page(0, 5)));
+    assert!(matches!(replied(&mut w), Ok(Reply::Earlier { at_start: true, .. })));
 }
 
 #[test]
 fn r1_requests_are_asked_again_after_a_cut_but_not_for_ever() {
     let mut w = World::live();
-    let id = w
-        .machine
-        .request(w.now, Request::Checkpoint(thread(1)))
-        .unwrap();
+    let id = w.machine.request(w.now, Request::Checkpoint(thread(1))).unwrap();
     w.collect();
     for _ in 0..2 {
         let asked = w.sent();

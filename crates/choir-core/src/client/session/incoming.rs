@@ -13,9 +13,7 @@ use crate::client::types::{Event, Notice, Reply, Request, Update};
 use alloc::string::ToString;
 use alloc::sync::Arc;
 
-/// How often in a row an action or a question is refused, and may be tried again, before it goes back to the caller (R2).
-const MAX_REFUSALS: u32 = 3;
-/// The same where the server only asks for patience: it says when to come back, and nothing is wrong with what was sent.
+/// How often in a row the same may be refused where the server only asks for patience: it says when to come back, and nothing is wrong with what was sent.
 const MAX_RATE_REFUSALS: u32 = 30;
 
 impl Machine {
@@ -23,9 +21,7 @@ impl Machine {
         let message = match FromServer::read(text) {
             Ok(message) => message,
             Err(error) => {
-                return self.emit(Event::Notice(Notice::BadMessage {
-                    why: error.to_string(),
-                }));
+                return self.emit(Event::Notice(Notice::BadMessage { why: error.to_string() }));
             }
         };
         match core::mem::replace(&mut self.phase, Phase::Idle) {
@@ -36,16 +32,10 @@ impl Machine {
                     self.before_session(message.reply_to, other);
                 }
             },
-            Phase::AwaitSession {
-                deadline,
-                challenge,
-            } => match message.message {
+            Phase::AwaitSession { deadline, challenge } => match message.message {
                 ServerMessage::Session(session) => self.authenticated(challenge, session),
                 other => {
-                    self.phase = Phase::AwaitSession {
-                        deadline,
-                        challenge,
-                    };
+                    self.phase = Phase::AwaitSession { deadline, challenge };
                     self.before_session(message.reply_to, other);
                 }
             },
@@ -64,8 +54,7 @@ impl Machine {
         };
         if payload.code == ErrorCode::AuthenticationFailed && reply_to.is_some() {
             // The same again would fail again, so the two more tries of C6 are left alone.
-            self.outputs
-                .push_back(crate::client::Output::Close(close::NORMAL));
+            self.outputs.push_back(crate::client::Output::Close(close::NORMAL));
             let error = Error::from(payload);
             if self.credentials.token.is_none() {
                 return self.end(error);
@@ -134,10 +123,9 @@ impl Machine {
             (ServerMessage::Stream(event), Some(thread_id)) => {
                 self.thread_event(thread_id, Update::Stream(event));
             }
-            (
-                ServerMessage::ConnectionError(payload) | ServerMessage::StateError(payload),
-                thread_id,
-            ) => self.refused(thread_id, reply_to, payload),
+            (ServerMessage::ConnectionError(payload) | ServerMessage::StateError(payload), thread_id) => {
+                self.refused(thread_id, reply_to, payload)
+            }
             // A heartbeat did its work by coming. What lacks its thread, comes at the wrong time or has an unknown type has no meaning here (E3).
             (
                 ServerMessage::Heartbeat(_)
@@ -182,17 +170,12 @@ impl Machine {
         if let Some(id) = reply_to
             && self.requests.remove(&id).is_some()
         {
-            self.emit(Event::Replied {
-                id,
-                result: Ok(reply),
-            });
+            self.emit(Event::Replied { id, result: Ok(reply) });
         }
     }
 
     fn history(&mut self, reply_to: Option<Id>, range: Range) {
-        let Some((id, asked)) =
-            reply_to.and_then(|id| self.requests.remove(&id).map(|asked| (id, asked)))
-        else {
+        let Some((id, asked)) = reply_to.and_then(|id| self.requests.remove(&id).map(|asked| (id, asked))) else {
             return;
         };
         let result = match asked.request {
@@ -202,10 +185,7 @@ impl Machine {
                 .map(|_| Reply::History(range))
                 .map_err(|error| Error::wire(ErrorCode::StateDesync, error.to_string())),
             Request::Earlier { thread_id, .. } => self.prepend(thread_id, range),
-            _ => Err(Error::wire(
-                ErrorCode::Internal,
-                "the reply belongs to another request",
-            )),
+            _ => Err(Error::wire(ErrorCode::Internal, "the reply belongs to another request")),
         };
         self.emit(Event::Replied { id, result });
     }
@@ -239,12 +219,7 @@ impl Machine {
 
     // -------------------------------------------------------------------------------------------------------------------------------------------- errors
 
-    fn refused(
-        &mut self,
-        thread_id: Option<ThreadId>,
-        reply_to: Option<Id>,
-        payload: ErrorPayload,
-    ) {
+    fn refused(&mut self, thread_id: Option<ThreadId>, reply_to: Option<Id>, payload: ErrorPayload) {
         if payload.code == ErrorCode::SequenceGap {
             let thread_id = thread_id.or_else(|| self.lanes.thread_of(reply_to?));
             if let (Some(thread_id), Some(expected)) = (thread_id, payload.expected) {
@@ -273,8 +248,7 @@ impl Machine {
                 self.desynced(thread_id, Error::from(payload));
             }
             (ErrorCode::Superseded, _) => {
-                self.outputs
-                    .push_back(crate::client::Output::Close(close::NORMAL));
+                self.outputs.push_back(crate::client::Output::Close(close::NORMAL));
                 self.end(Error::from(payload));
             }
             (ErrorCode::TokenExpiring, _) => self.emit(Event::CredentialsWanted {
@@ -294,19 +268,15 @@ impl Machine {
 
     /// An action was refused (A3, A4, R1, R2).
     fn action_refused(&mut self, id: Id, payload: ErrorPayload) {
-        let consumes_no_number = matches!(
-            payload.code,
-            ErrorCode::InvalidMessage | ErrorCode::UnknownType
-        );
+        let consumes_no_number = matches!(payload.code, ErrorCode::InvalidMessage | ErrorCode::UnknownType);
         if !payload.retryable && !consumes_no_number {
             self.lanes.remove(id);
             return self.answer(id, Err(Error::from(payload)));
         }
-        let (Some(thread_id), refusals) = (self.lanes.thread_of(id), self.lanes.refusals(id))
-        else {
+        let (Some(thread_id), refusals) = (self.lanes.thread_of(id), self.lanes.refusals(id)) else {
             return;
         };
-        let again = payload.retryable && refusals + 1 < most_refusals(&payload);
+        let again = payload.retryable && refusals + 1 < self.most_refusals(&payload);
         let until = self.ms().saturating_add(self.patience(&payload, refusals));
         match self.lanes.refused(id, again, until) {
             Some(Refusal::GivenUp) => self.answer(id, Err(Error::from(payload.clone()))),
@@ -319,6 +289,10 @@ impl Machine {
             None => return,
         }
         match payload.code {
+            ErrorCode::RateLimited => {
+                let now = self.ms();
+                self.action_pace.empty(now);
+            }
             ErrorCode::ClockSkew => {
                 if let Some(server_time) = payload.server_time {
                     let wall = i64::try_from(self.now.wall.get()).unwrap_or(i64::MAX);
@@ -338,8 +312,12 @@ impl Machine {
 
     fn request_refused(&mut self, id: Id, payload: ErrorPayload) {
         let refusals = self.requests.get(&id).map_or(0, |asked| asked.refusals);
-        if payload.retryable && refusals + 1 < most_refusals(&payload) {
-            let not_before = self.ms().saturating_add(self.patience(&payload, refusals));
+        if payload.retryable && refusals + 1 < self.most_refusals(&payload) {
+            let now = self.ms();
+            let not_before = now.saturating_add(self.patience(&payload, refusals));
+            if payload.code == ErrorCode::RateLimited {
+                self.request_pace.empty(now);
+            }
             if let Some(asked) = self.requests.get_mut(&id) {
                 asked.sent = false;
                 asked.refusals += 1;
@@ -358,16 +336,14 @@ impl Machine {
         match payload.retry_after_ms {
             Some(ms) => ms,
             None if refusals == 0 => 0,
-            None => {
-                crate::client::backoff::Backoff::after(refusals).next_ms(&mut self.entropy, None)
-            }
+            None => crate::client::backoff::Backoff::after(refusals).next_ms(&mut self.entropy, None),
         }
     }
-}
 
-fn most_refusals(payload: &ErrorPayload) -> u32 {
-    match payload.code {
-        ErrorCode::RateLimited => MAX_RATE_REFUSALS,
-        _ => MAX_REFUSALS,
+    fn most_refusals(&self, payload: &ErrorPayload) -> u32 {
+        match payload.code {
+            ErrorCode::RateLimited => MAX_RATE_REFUSALS,
+            _ => self.config.max_refusals,
+        }
     }
 }

@@ -24,8 +24,8 @@ use choir_protocol::ids::{ConnectionId, Id, LogId, ThreadId, UserId};
 use choir_protocol::json::Object;
 use choir_protocol::key::PublicKey;
 use choir_protocol::message::{
-    Auth, AuthMethod, ClientMessage, ErrorPayload, FromClient, HeartbeatTimes, Hello, Limits, Mode,
-    PROTOCOL, Session, StreamPart, UserAction,
+    Auth, AuthMethod, ClientMessage, ErrorPayload, FromClient, HeartbeatTimes, Hello, Limits, Mode, PROTOCOL, Session,
+    StreamPart, UserAction,
 };
 use choir_protocol::sign::auth_text;
 
@@ -34,12 +34,10 @@ use super::entropy::Entropy;
 use super::error::{Code, Error};
 use super::keys::KeyRing;
 use super::lanes::{Lanes, Queued};
+use super::pace::Pace;
 use super::replica::Replica;
 use super::subscription::{Phase as Following, Subscription};
-use super::types::{
-    Config, Credentials, Event, Input, Lost, Notice, Output, Request, State, SubscribeOptions,
-    Update,
-};
+use super::types::{Config, Credentials, Event, Input, Lost, Notice, Output, Request, State, SubscribeOptions, Update};
 use crate::session::{Monotonic, Now};
 
 /// How many threads a client follows at most, whatever the server allows.
@@ -67,7 +65,9 @@ pub struct Machine {
     limits: Limits,
     heartbeat: HeartbeatTimes,
     lanes: Lanes,
+    action_pace: Pace,
     requests: BTreeMap<Id, Asked>,
+    request_pace: Pace,
     subscriptions: BTreeMap<ThreadId, Subscription>,
     all: Option<All>,
     aside: BTreeMap<ThreadId, Arc<Replica>>,
@@ -101,7 +101,7 @@ enum Phase {
     /// Anything: there is a session.
     Live(Live),
     /// The time of the next try.
-    Waiting { until: u64 },
+    Waiting { until: u64, wait_ms: u64 },
     /// New credentials.
     AwaitCredentials,
     /// Nothing any longer.
@@ -152,6 +152,7 @@ impl Machine {
     /// A machine that hasn't begun. `seed` is 32 bytes of the system's random source: ids, salts and waiting times grow from it.
     pub fn new(config: Config, credentials: Credentials, seed: [u8; 32]) -> Self {
         let user_id = user_of(&credentials);
+        let limits = Limits::default();
         Self {
             config,
             credentials,
@@ -168,7 +169,9 @@ impl Machine {
             session_token: None,
             log_id: None,
             server_key: None,
-            limits: Limits::default(),
+            action_pace: Pace::new(limits.max_actions_per_second, 0),
+            request_pace: Pace::new(limits.max_requests_per_second, 0),
+            limits,
             heartbeat: HeartbeatTimes::default(),
             lanes: Lanes::default(),
             requests: BTreeMap::new(),
@@ -233,10 +236,10 @@ impl Machine {
     pub fn wake_at(&self) -> Option<Monotonic> {
         let by_phase = match &self.phase {
             Phase::Idle | Phase::AwaitCredentials | Phase::Ended(_) => return None,
-            Phase::Dialling { deadline }
-            | Phase::AwaitHello { deadline }
-            | Phase::AwaitSession { deadline, .. } => Some(*deadline),
-            Phase::Waiting { until } => Some(*until),
+            Phase::Dialling { deadline } | Phase::AwaitHello { deadline } | Phase::AwaitSession { deadline, .. } => {
+                Some(*deadline)
+            }
+            Phase::Waiting { until, .. } => Some(*until),
             Phase::Live(live) => self.live_wake_at(live),
         };
         by_phase
@@ -266,13 +269,7 @@ impl Machine {
     ///
     /// # Errors
     /// `invalid_message` where the payload isn't one of the type, `content_too_large`, `limit` where too much waits already, and the error that ended the client.
-    pub fn act(
-        &mut self,
-        now: Now,
-        thread_id: ThreadId,
-        action_type: &str,
-        payload: Object,
-    ) -> Result<Id, Error> {
+    pub fn act(&mut self, now: Now, thread_id: ThreadId, action_type: &str, payload: Object) -> Result<Id, Error> {
         let id = self.entropy.id(now.wall);
         self.act_as(now, id, thread_id, action_type, payload)
     }
@@ -299,10 +296,7 @@ impl Machine {
         if self.lanes.len() >= self.config.max_queued_actions
             || self.lanes.bytes().saturating_add(bytes) > self.config.max_queued_bytes
         {
-            return Err(Error::wire(
-                ErrorCode::Limit,
-                "too many actions wait for their answers",
-            ));
+            return Err(Error::wire(ErrorCode::Limit, "too many actions wait for their answers"));
         }
         if self.lanes.contains(id) {
             return Err(Error::wire(
@@ -360,12 +354,7 @@ impl Machine {
     ///
     /// # Errors
     /// `limit` where too many are followed, and the error that ended the client.
-    pub fn subscribe(
-        &mut self,
-        now: Now,
-        thread_id: ThreadId,
-        options: SubscribeOptions,
-    ) -> Result<(), Error> {
+    pub fn subscribe(&mut self, now: Now, thread_id: ThreadId, options: SubscribeOptions) -> Result<(), Error> {
         self.now = now;
         self.check_alive()?;
         let wanted = Following::Wanted { not_before: 0 };
@@ -377,13 +366,9 @@ impl Machine {
             known.phase = wanted;
         } else {
             if self.subscriptions.len() >= self.max_threads() {
-                return Err(Error::wire(
-                    ErrorCode::Limit,
-                    "too many threads are followed",
-                ));
+                return Err(Error::wire(ErrorCode::Limit, "too many threads are followed"));
             }
-            self.subscriptions
-                .insert(thread_id, Subscription::new(options, wanted));
+            self.subscriptions.insert(thread_id, Subscription::new(options, wanted));
         }
         self.settle();
         Ok(())
@@ -446,12 +431,9 @@ impl Machine {
     pub fn no_credentials(&mut self, now: Now) {
         self.now = now;
         if matches!(self.phase, Phase::AwaitCredentials) {
-            let error = self.take_last_error().unwrap_or_else(|| {
-                Error::wire(
-                    ErrorCode::AuthenticationFailed,
-                    "there are no other credentials",
-                )
-            });
+            let error = self
+                .take_last_error()
+                .unwrap_or_else(|| Error::wire(ErrorCode::AuthenticationFailed, "there are no other credentials"));
             self.end(error);
         }
         self.settle();
@@ -478,9 +460,7 @@ impl Machine {
                 let threads: BTreeSet<ThreadId> = self
                     .subscriptions
                     .iter()
-                    .filter(|(_, subscription)| {
-                        matches!(subscription.phase, Following::Following { .. })
-                    })
+                    .filter(|(_, subscription)| matches!(subscription.phase, Following::Following { .. }))
                     .map(|(thread_id, _)| *thread_id)
                     .collect();
                 if threads.is_empty() {
@@ -492,9 +472,9 @@ impl Machine {
             Phase::Ended(_) => State::Disconnected,
             Phase::Idle => State::Connecting,
             _ if self.backoff.attempt() == 0 && !self.had_session => State::Connecting,
-            Phase::Waiting { until } => State::Reconnecting {
+            Phase::Waiting { wait_ms, .. } => State::Reconnecting {
                 attempt: self.backoff.attempt(),
-                retry_in_ms: Some(until.saturating_sub(self.ms())),
+                retry_in_ms: Some(*wait_ms),
             },
             _ => State::Reconnecting {
                 attempt: self.backoff.attempt(),
@@ -578,10 +558,7 @@ impl Machine {
         {
             // Its sessions are gone with the old log (G1r).
             self.session_token = None;
-            self.emit(Event::Notice(Notice::LogReplaced {
-                old,
-                new: hello.log_id,
-            }));
+            self.emit(Event::Notice(Notice::LogReplaced { old, new: hello.log_id }));
         }
         if let Some(old) = self.server_key.replace(hello.server.key)
             && old != hello.server.key
@@ -592,6 +569,9 @@ impl Machine {
             }));
         }
         self.limits = hello.limits;
+        let now = self.ms();
+        self.action_pace.set_rate(self.limits.max_actions_per_second, now);
+        self.request_pace.set_rate(self.limits.max_requests_per_second, now);
         self.heartbeat = HeartbeatTimes {
             // A server can't make a client spin.
             interval_ms: hello.heartbeat.interval_ms.max(1_000),
@@ -602,10 +582,7 @@ impl Machine {
             challenge: hello.challenge,
         };
         self.authenticate(&challenge);
-        self.phase = Phase::AwaitSession {
-            deadline,
-            challenge,
-        };
+        self.phase = Phase::AwaitSession { deadline, challenge };
     }
 
     /// Sends `control.auth` (C2, C4). Returns its id.
@@ -640,9 +617,7 @@ impl Machine {
 
     fn authenticated(&mut self, challenge: Challenge, session: Session) {
         let expected = user_of(&self.credentials).or_else(|| self.user_id.clone());
-        if session.client_id != self.config.client_id
-            || expected.is_some_and(|expected| expected != session.user_id)
-        {
+        if session.client_id != self.config.client_id || expected.is_some_and(|expected| expected != session.user_id) {
             return self.refuse_server(Error::wire(
                 ErrorCode::AuthenticationFailed,
                 "the session is another user's or client's",
@@ -691,10 +666,7 @@ impl Machine {
             self.backoff.reset();
         }
         if lost.close_code == Some(close::TOO_LARGE)
-            && let Some(action) = self
-                .lanes
-                .longest_wired()
-                .and_then(|id| self.lanes.remove(id))
+            && let Some(action) = self.lanes.longest_wired().and_then(|id| self.lanes.remove(id))
         {
             self.answer(
                 action.id,
@@ -725,21 +697,12 @@ impl Machine {
 
     fn reconnect_or_end(&mut self, lost: Lost) {
         match lost.close_code {
-            Some(
-                code @ (close::INVALID_MESSAGE
-                | close::DENIED
-                | close::SUPERSEDED
-                | close::UPGRADE_REQUIRED),
-            ) => {
-                let error = self
-                    .take_last_error()
-                    .unwrap_or_else(|| Error::of_close_code(code));
+            Some(code @ (close::INVALID_MESSAGE | close::DENIED | close::SUPERSEDED | close::UPGRADE_REQUIRED)) => {
+                let error = self.take_last_error().unwrap_or_else(|| Error::of_close_code(code));
                 return self.end(error);
             }
             Some(code @ close::AUTHENTICATION) => {
-                let error = self
-                    .take_last_error()
-                    .unwrap_or_else(|| Error::of_close_code(code));
+                let error = self.take_last_error().unwrap_or_else(|| Error::of_close_code(code));
                 return self.credentials_refused(error);
             }
             Some(code @ (close::PROTOCOL_ERROR | close::NOT_UTF8)) => {
@@ -750,19 +713,17 @@ impl Machine {
         let error = self
             .take_last_error()
             .unwrap_or_else(|| Error::connection_lost(lost.reason));
-        self.emit(Event::Error {
-            thread_id: None,
-            error,
-        });
+        self.emit(Event::Error { thread_id: None, error });
         self.wait(lost.retry_after_ms);
     }
 
     fn wait(&mut self, retry_after_ms: Option<u64>) {
         self.lost_at.get_or_insert(self.now.monotonic.as_ms());
         let asked = retry_after_ms.or(self.retry_after_ms.take());
-        let wait = self.backoff.next_ms(&mut self.entropy, asked);
+        let wait_ms = self.backoff.next_ms(&mut self.entropy, asked);
         self.phase = Phase::Waiting {
-            until: self.ms().saturating_add(wait),
+            until: self.ms().saturating_add(wait_ms),
+            wait_ms,
         };
     }
 
@@ -774,17 +735,11 @@ impl Machine {
         self.credentials_failed = true;
         if self.credentials.token.is_none() {
             // Who is their key has no other: it may have been a slow network (C2).
-            self.emit(Event::Error {
-                thread_id: None,
-                error,
-            });
+            self.emit(Event::Error { thread_id: None, error });
             return self.wait(None);
         }
         self.phase = Phase::AwaitCredentials;
-        self.emit(Event::CredentialsWanted {
-            waiting: true,
-            error,
-        });
+        self.emit(Event::CredentialsWanted { waiting: true, error });
     }
 
     /// The end: everything that still waits is answered.
@@ -799,19 +754,17 @@ impl Machine {
                 result: Err(error.clone()),
             });
         }
+        let by_caller = error.code == Code::Closed;
         for (thread_id, _) in core::mem::take(&mut self.subscriptions) {
             self.emit(Event::Thread {
                 thread_id,
                 update: Update::Unsubscribed {
-                    error: Some(error.clone()),
+                    error: (!by_caller).then(|| error.clone()),
                 },
             });
         }
-        if error.code != Code::Closed {
-            self.emit(Event::Error {
-                thread_id: None,
-                error,
-            });
+        if !by_caller {
+            self.emit(Event::Error { thread_id: None, error });
         }
     }
 
@@ -829,24 +782,18 @@ impl Machine {
             return self.end(error);
         }
         match &mut self.phase {
-            Phase::Dialling { deadline }
-            | Phase::AwaitHello { deadline }
-            | Phase::AwaitSession { deadline, .. }
+            Phase::Dialling { deadline } | Phase::AwaitHello { deadline } | Phase::AwaitSession { deadline, .. }
                 if *deadline <= now =>
             {
                 self.drop_connection(close::NORMAL, "the connection took too long to begin");
             }
-            Phase::Waiting { until } if *until <= now => self.dial(),
+            Phase::Waiting { until, .. } if *until <= now => self.dial(),
             Phase::Live(live) => {
                 if let Some(sent) = live.heartbeat_sent {
                     if now >= sent.saturating_add(self.heartbeat.timeout_ms) {
                         self.drop_connection(close::HEARTBEAT, "the server has gone silent");
                     }
-                } else if now
-                    >= live
-                        .last_received
-                        .saturating_add(self.heartbeat.interval_ms)
-                {
+                } else if now >= live.last_received.saturating_add(self.heartbeat.interval_ms) {
                     live.heartbeat_sent = Some(now);
                     self.send(ClientMessage::Heartbeat);
                 }
@@ -868,9 +815,7 @@ impl Machine {
     fn live_wake_at(&self, live: &Live) -> Option<u64> {
         let heartbeat = match live.heartbeat_sent {
             Some(sent) => sent.saturating_add(self.heartbeat.timeout_ms),
-            None => live
-                .last_received
-                .saturating_add(self.heartbeat.interval_ms),
+            None => live.last_received.saturating_add(self.heartbeat.interval_ms),
         };
         self.due_at(live).into_iter().chain([heartbeat]).min()
     }

@@ -53,11 +53,21 @@ impl Machine {
             .last_ack
             .filter(|_| self.subscriptions.values().any(|s| s.ack_due()))
             .map(|last| last.saturating_add(ACK_INTERVAL_MS));
+        let action = (!live.draining && self.lanes.wired() < self.window() && self.lanes.next_due(now).is_some())
+            .then(|| self.action_pace.next_at());
+        let request = self
+            .requests
+            .values()
+            .any(|asked| !asked.sent && asked.not_before <= now)
+            .then(|| self.request_pace.next_at())
+            .filter(|_| self.requests_under_way() < REQUESTS_AT_ONCE);
         subscriptions
             .chain(all)
             .chain(requests)
+            .chain(request)
             .chain(acks)
             .chain(self.lanes.wake_at(now))
+            .chain(action)
             .min()
     }
 
@@ -74,12 +84,7 @@ impl Machine {
             .collect();
         if self.all.as_ref().is_some_and(|all| due(&all.phase)) {
             // All that is followed is named with it: else what has a cursor would be sent a snapshot.
-            let named: Vec<ThreadId> = self
-                .subscriptions
-                .keys()
-                .copied()
-                .take(SUBSCRIBE_BATCH)
-                .collect();
+            let named: Vec<ThreadId> = self.subscriptions.keys().copied().take(SUBSCRIBE_BATCH).collect();
             threads.retain(|thread_id| !named.contains(thread_id));
             let lines = self.lines(&named);
             let message = match &self.all {
@@ -129,14 +134,17 @@ impl Machine {
 
     // ------------------------------------------------------------------------------------------------------------------------------------------- actions
 
-    /// Sends actions in their order while the window is open (A2).
+    fn window(&self) -> usize {
+        usize::try_from(self.limits.max_in_flight).unwrap_or(usize::MAX).max(1)
+    }
+
+    /// Sends actions in their order while the window is open (A2), no faster than the server takes them.
     fn pump_actions(&mut self) {
-        let window = usize::try_from(self.limits.max_in_flight)
-            .unwrap_or(usize::MAX)
-            .max(1);
-        while self.lanes.wired() < window
+        let now = self.ms();
+        while self.lanes.wired() < self.window()
             && matches!(&self.phase, Phase::Live(live) if !live.draining)
-            && let Some((thread_id, id)) = self.lanes.next_due(self.ms())
+            && let Some((thread_id, id)) = self.lanes.next_due(now)
+            && self.action_pace.take(now)
         {
             if let Err(error) = self.send_action(thread_id) {
                 self.lanes.remove(id);
@@ -148,12 +156,10 @@ impl Machine {
     /// Signs the action that is due, unless it is signed, and sends it.
     fn send_action(&mut self, thread_id: ThreadId) -> Result<(), Error> {
         let timestamp = self.server_time();
-        let user_id = self.user_id.clone().ok_or_else(|| {
-            Error::wire(
-                ErrorCode::Internal,
-                "a session without a user: please report this",
-            )
-        })?;
+        let user_id = self
+            .user_id
+            .clone()
+            .ok_or_else(|| Error::wire(ErrorCode::Internal, "a session without a user: please report this"))?;
         let content_bytes = match self.lanes.waiting_mut(thread_id) {
             Some(action) => action.bytes,
             None => return Ok(()),
@@ -181,8 +187,7 @@ impl Machine {
         if let Some((
             seq,
             Queued {
-                signed: Some(signed),
-                ..
+                signed: Some(signed), ..
             },
         )) = self.lanes.wire(thread_id)
         {
@@ -224,15 +229,17 @@ impl Machine {
 
     fn pump_requests(&mut self) {
         let now = self.ms();
-        let under_way = self.requests.values().filter(|asked| asked.sent).count();
         let due: Vec<Id> = self
             .requests
             .iter()
             .filter(|(_, asked)| !asked.sent && asked.not_before <= now)
             .map(|(id, _)| *id)
-            .take(REQUESTS_AT_ONCE.saturating_sub(under_way))
+            .take(REQUESTS_AT_ONCE.saturating_sub(self.requests_under_way()))
             .collect();
         for id in due {
+            if !self.request_pace.take(now) {
+                return;
+            }
             match self.message_of(id) {
                 Some(message) => {
                     if let Some(asked) = self.requests.get_mut(&id) {
@@ -251,12 +258,14 @@ impl Machine {
         }
     }
 
+    fn requests_under_way(&self) -> usize {
+        self.requests.values().filter(|asked| asked.sent).count()
+    }
+
     fn message_of(&self, id: Id) -> Option<ClientMessage> {
         Some(match &self.requests.get(&id)?.request {
             Request::Threads(request) => ClientMessage::Threads(request.clone()),
-            Request::Members(thread_id, request) => {
-                ClientMessage::Members(*thread_id, request.clone())
-            }
+            Request::Members(thread_id, request) => ClientMessage::Members(*thread_id, request.clone()),
             Request::Specs(thread_id, request) => ClientMessage::Specs(*thread_id, request.clone()),
             Request::History {
                 thread_id,
@@ -323,9 +332,7 @@ impl Machine {
         let acks: Vec<_> = self
             .subscriptions
             .iter_mut()
-            .filter(|(_, subscription)| {
-                subscription.ack_urgent() || interval_over && subscription.ack_due()
-            })
+            .filter(|(_, subscription)| subscription.ack_urgent() || interval_over && subscription.ack_due())
             .filter_map(|(thread_id, subscription)| subscription.ack(*thread_id))
             .collect();
         if !acks.is_empty() {

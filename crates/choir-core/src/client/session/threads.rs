@@ -6,8 +6,7 @@ use alloc::vec::Vec;
 use choir_protocol::error::{ErrorCode, SpecificationError};
 use choir_protocol::ids::{Id, ThreadId};
 use choir_protocol::message::{
-    ClientMessage, ErrorPayload, Mode, Snapshot, SnapshotReason, Subscribed, Unsubscribe,
-    Unsubscribed,
+    ClientMessage, ErrorPayload, Mode, Snapshot, SnapshotReason, Subscribed, Unsubscribe, Unsubscribed,
 };
 use choir_protocol::range::{Range, RangeError};
 
@@ -27,12 +26,7 @@ impl Machine {
     }
 
     /// The server has taken a subscription up (Y4).
-    pub(super) fn subscribed(
-        &mut self,
-        thread_id: Option<ThreadId>,
-        reply_to: Option<Id>,
-        subscribed: Subscribed,
-    ) {
+    pub(super) fn subscribed(&mut self, thread_id: Option<ThreadId>, reply_to: Option<Id>, subscribed: Subscribed) {
         let (thread_id, subscribed) = match (thread_id, subscribed) {
             (Some(thread_id), Subscribed::Thread(subscribed)) => (thread_id, subscribed),
             (_, Subscribed::All { threads, .. }) => {
@@ -76,8 +70,7 @@ impl Machine {
         }
         subscription.begun(subscribed.seq, subscribed.head);
         let cursor = subscription.cursor();
-        let level = cursor
-            .is_some_and(|cursor| cursor.seq == subscribed.seq && cursor.seq >= subscribed.head);
+        let level = cursor.is_some_and(|cursor| cursor.seq == subscribed.seq && cursor.seq >= subscribed.head);
         self.thread_event(thread_id, Update::Subscribed(subscribed));
         if level {
             self.check_level(thread_id);
@@ -119,13 +112,7 @@ impl Machine {
                 ),
             );
             subscription.aside = Some(old);
-            self.thread_event(
-                thread_id,
-                Update::Desync {
-                    error,
-                    ended: false,
-                },
-            );
+            self.thread_event(thread_id, Update::Desync { error, ended: false });
         }
         self.thread_event(
             thread_id,
@@ -158,10 +145,7 @@ impl Machine {
         };
         match applied {
             Applied::Ignored => self.check_level(thread_id),
-            Applied::Entries {
-                entries,
-                mut findings,
-            } => {
+            Applied::Entries { entries, mut findings } => {
                 if let Some(suspects) = &mut subscription.suspects {
                     // Judged when the head is reached (L8).
                     findings.retain(|finding| match finding {
@@ -245,13 +229,7 @@ impl Machine {
             return self.end_desynced(thread_id, error);
         }
         subscription.phase = Following::Wanted { not_before: 0 };
-        self.thread_event(
-            thread_id,
-            Update::Desync {
-                error,
-                ended: false,
-            },
-        );
+        self.thread_event(thread_id, Update::Desync { error, ended: false });
     }
 
     fn end_desynced(&mut self, thread_id: ThreadId, error: Error) {
@@ -287,14 +265,8 @@ impl Machine {
     // ------------------------------------------------------------------------------------------------------------------------------------------- endings
 
     /// Whether an error answers a `control.subscribe`.
-    pub(super) fn subscribe_refused(
-        &mut self,
-        id: Id,
-        thread_id: Option<ThreadId>,
-        payload: &ErrorPayload,
-    ) -> bool {
-        let answers =
-            |phase: &Following| matches!(phase, Following::Asked { request } if *request == id);
+    pub(super) fn subscribe_refused(&mut self, id: Id, thread_id: Option<ThreadId>, payload: &ErrorPayload) -> bool {
+        let answers = |phase: &Following| matches!(phase, Following::Asked { request } if *request == id);
         let mut threads: Vec<ThreadId> = self
             .subscriptions
             .iter()
@@ -349,22 +321,14 @@ impl Machine {
             let error = unsubscribed.cause.map(|cause| Error {
                 name: SpecificationError::SubscriptionError,
                 cause: Some(cause),
-                ..Error::wire(
-                    ErrorCode::PermissionDenied,
-                    "the thread may no longer be read",
-                )
+                ..Error::wire(ErrorCode::PermissionDenied, "the thread may no longer be read")
             });
             self.end_subscription(thread_id, error, false);
         }
     }
 
     /// Forgets a thread that was followed, and tells the caller; with `say`, also the server.
-    pub(super) fn end_subscription(
-        &mut self,
-        thread_id: ThreadId,
-        error: Option<Error>,
-        say: bool,
-    ) {
+    pub(super) fn end_subscription(&mut self, thread_id: ThreadId, error: Option<Error>, say: bool) {
         let Some(subscription) = self.subscriptions.remove(&thread_id) else {
             return;
         };
