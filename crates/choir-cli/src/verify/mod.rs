@@ -6,7 +6,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 
-use choir_client::{Audience, Body, Finding, Kind, Replica, Retain};
+use choir_client::{Audience, Body, Finding, Kind, Replica, Retain, Review, Role, View};
 use choir_core::client::keys::KeyRing;
 use choir_core::client::replica::{Applied, Viewer};
 use choir_protocol::checkpoint::Checkpoint;
@@ -215,7 +215,7 @@ impl Replay {
         // L8: what was hidden before a right was lost is in order. The replica judges by the end of each page, and here the end of the log counts.
         let view = replay.replica.view();
         replay.findings.retain(|finding| match finding {
-            Finding::Hidden { stream, .. } => view.sees_whole(*stream),
+            Finding::Hidden { stream, .. } => sees_whole(view, *stream),
             _ => true,
         });
         replay
@@ -354,6 +354,14 @@ fn checks(replay: &Replay, audit: &Audit, signed: &Checkpoint, is_signed: bool) 
             ),
         ),
     ]
+}
+
+/// Whether a stream is seen whole (S1), by the state at the end of the log.
+fn sees_whole(view: &View, stream: Stream) -> bool {
+    let readers_review = view
+        .settings()
+        .is_some_and(|settings| settings.review == Review::Readers);
+    stream == Stream::Updates || readers_review || view.role().is_some_and(Role::is_co_author)
 }
 
 /// Whether it shows that something is wrong, and not only that something is worth knowing.
