@@ -205,7 +205,11 @@ impl Batch {
         })
     }
 
+    /// The root at the base or above it: what the batch knows without the log.
     fn root_at(&self, seq: Seq) -> Option<Hash> {
+        if seq == self.base.seq {
+            return Some(self.base.root);
+        }
         self.records
             .iter()
             .find(|record| record.seq == seq)

@@ -2,7 +2,7 @@
 
 use choir_core::apply::{ApplyError, apply};
 use choir_core::batch::{Batch, Step};
-use choir_core::decide::{Append, expire};
+use choir_core::decide::{Lookups, Append, expire};
 use choir_core::receipt::{DecisionReceipt, Failure, Needed, ProvedEntry, verify};
 use choir_core::record::Record;
 use choir_core::thread::{LEFT_KEPT, SavedError, Thread};
@@ -1629,6 +1629,20 @@ fn k4_what_was_seen_may_have_been_decided_in_the_batch() {
         w.decides_in(&mut batch, ALICE, &second),
         Step::Committed { .. }
     ));
+}
+
+#[test]
+fn k4_the_batch_knows_the_root_at_its_base_without_the_log() {
+    let mut w = World::new();
+    w.creates(ALICE).ok();
+    let mut batch = Batch::on(w.thread_id, w.state.clone());
+    w.seen = Some(w.head());
+    for content in ["one", "two"] {
+        let text = format!(r#"{{"content": "{content}"}}"#);
+        let action = w.signs(ALICE, "action.submit_message", object(&text));
+        let lookups = Lookups { seen_root: None, ..w.looks_up(&action) };
+        assert!(matches!(w.decides_with(&mut batch, ALICE, &action, lookups), Step::Committed { .. }));
+    }
 }
 
 // --- Replay and saved states ---

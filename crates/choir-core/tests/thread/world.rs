@@ -343,6 +343,17 @@ impl World {
     }
 
     pub(crate) fn decides_in(&self, batch: &mut Batch, who: &str, action: &SignedAction) -> Step {
+        self.decides_with(batch, who, action, self.looks_up(action))
+    }
+
+    /// The same, where the log was asked for less.
+    pub(crate) fn decides_with(
+        &self,
+        batch: &mut Batch,
+        who: &str,
+        action: &SignedAction,
+        lookups: Lookups,
+    ) -> Step {
         let (audiences, agents) = (
             [AUDIENCE.parse().expect("an audience")],
             ["robots".to_string()],
@@ -356,7 +367,7 @@ impl World {
             audiences: &audiences,
             agent_issuers: &agents,
         };
-        batch.decide(action, &context, self.looks_up(action))
+        batch.decide(action, &context, lookups)
     }
 
     /// What the log says of an action's ids: the naive way, over all of it.
