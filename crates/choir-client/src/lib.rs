@@ -58,7 +58,7 @@ pub use thread::{Earlier, ThreadHandle};
 pub use choir_core::client::error::{Code, Error, SpecificationError};
 pub use choir_core::client::replica::{Finding, Replica, Retain, Walk};
 pub use choir_core::client::view::{Content, Edited, Message, View};
-pub use choir_core::client::{Notice, Reply, Request, State, SubscribeOptions, Update};
+pub use choir_core::client::{Notice, OpenStream, Reply, Request, State, SubscribeOptions, Update};
 pub use choir_protocol::entry::{Body, Entry, Kind};
 pub use choir_protocol::error::ErrorCode;
 pub use choir_protocol::hash::Hash;

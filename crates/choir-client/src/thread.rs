@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use choir_core::client::replica::Replica;
-use choir_core::client::{Code, Error, Reply, Request};
+use choir_core::client::{Code, Error, OpenStream, Reply, Request};
 use choir_protocol::entry::Entry;
 use choir_protocol::error::ErrorCode;
 use choir_protocol::ids::ThreadId;
@@ -52,6 +52,14 @@ impl ThreadHandle {
     pub fn set_aside(&self) -> Option<Arc<Replica>> {
         let core = self.client.shared().lock();
         core.machine.set_aside(self.thread_id).map(Arc::clone)
+    }
+
+    /// What is being written just now (V4). Each [`Update::Stream`](crate::Update::Stream) says that it has changed.
+    pub fn streams(&self) -> Vec<OpenStream> {
+        let shared = self.client.shared();
+        let now = shared.now();
+        let core = shared.lock();
+        core.machine.streams(now, self.thread_id).cloned().collect()
     }
 
     /// What happens from now on.

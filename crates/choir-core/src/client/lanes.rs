@@ -162,8 +162,16 @@ impl Lanes {
             .push_back(action);
     }
 
-    /// Takes an action out, answered or given up. What is behind it keeps its number.
+    /// Takes an action out that has its final answer, or gets it here. What is behind it keeps its number.
     pub(super) fn remove(&mut self, id: Id) -> Option<Queued> {
+        let lane = self.lanes.get_mut(&self.thread_of(id)?)?;
+        // An answer to what was sent after the last refusal: what the server said to earlier sendings has all come, so the next gap is news even where it
+        // names the same number, as when the server forgot the thread's (A2).
+        lane.refused.take_if(|(_, sent)| sent.contains(&id));
+        self.take(id)
+    }
+
+    fn take(&mut self, id: Id) -> Option<Queued> {
         let thread_id = self.threads.remove(&id)?;
         let lane = self.lanes.get_mut(&thread_id)?;
         let at = lane.position(id)?;
@@ -249,7 +257,7 @@ impl Lanes {
             }
             Some(Refusal::Again)
         } else {
-            self.remove(id).map(|_| Refusal::GivenUp)
+            self.take(id).map(|_| Refusal::GivenUp)
         }
     }
 

@@ -48,6 +48,7 @@ mod lanes;
 mod pace;
 pub mod replica;
 pub mod session;
+mod streams;
 mod subscription;
 mod types;
 pub mod view;
@@ -55,6 +56,7 @@ pub mod view;
 pub use crate::session::{Monotonic, Now};
 pub use entropy::Entropy;
 pub use error::{Code, Error};
+pub use streams::OpenStream;
 pub use types::{
     Config, Credentials, Event, Input, Lost, Notice, Output, Reply, Request, State, SubscribeOptions, Token, Update,
 };

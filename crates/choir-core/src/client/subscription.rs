@@ -9,6 +9,7 @@ use choir_protocol::range::Hidden;
 use choir_protocol::thread::Stream;
 
 use super::replica::{Finding, Replica};
+use super::streams::Streams;
 use super::types::SubscribeOptions;
 
 /// After how many entries an acknowledgement doesn't wait (Y9).
@@ -52,6 +53,7 @@ pub(super) struct Subscription {
     desyncs: u8,
     /// Since entries were hidden out of order: what still is when the head is reached goes to the caller (L8).
     pub(super) suspects: Option<Vec<Hidden>>,
+    pub(super) streams: Streams,
     acks: Acks,
 }
 
@@ -70,6 +72,7 @@ impl Subscription {
             aside: None,
             desyncs: 0,
             suspects: None,
+            streams: Streams::default(),
             acks: Acks::default(),
         }
     }
@@ -115,6 +118,8 @@ impl Subscription {
     pub(super) fn connection_lost(&mut self) {
         self.phase = Phase::Wanted { not_before: 0 };
         self.suspects = None;
+        // To who comes back they are sent from their beginning (V4).
+        self.streams = Streams::default();
     }
 
     /// Something went wrong. Whether it did so too often for another try (R2).

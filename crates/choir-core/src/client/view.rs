@@ -43,6 +43,12 @@ pub struct Message {
 }
 
 impl Message {
+    /// Nothing is left that tells of its edits: who comes later doesn't see them either.
+    fn redact(&mut self, at: Seq) {
+        self.content = Content::Redacted { at };
+        self.edited = None;
+    }
+
     /// The text, where the content is one.
     pub fn text(&self) -> Option<&str> {
         match &self.content {
@@ -479,7 +485,7 @@ impl View {
                 .redaction
                 .filter(|redaction| redaction.by_owner || redaction.author == message.author)
             {
-                message.content = Content::Redacted { at: redaction.seq };
+                message.redact(redaction.seq);
             }
         }
         self.numbers.insert(message.id, message.seq);
@@ -536,7 +542,7 @@ impl View {
                 Err("a message is redacted by its author or an owner")
             }
             Some(held) => {
-                held.content = Content::Redacted { at: entry.seq };
+                held.redact(entry.seq);
                 Ok(())
             }
             None => {

@@ -162,6 +162,19 @@ fn a4_a_gap_that_repeats_a_refusal_is_no_news() {
 }
 
 #[test]
+fn a4_once_a_later_sending_is_answered_the_same_gap_is_news() {
+    let mut w = World::live();
+    let a = w.acts(thread(1), "a");
+    let b = w.acts(thread(1), "b");
+    w.refuses(thread(1), a, error(ErrorCode::MessageDeliveryFailed));
+    w.receipt(thread(1), a, 2);
+    w.sent();
+    // The server has forgotten the number, and expects 1 again (A2).
+    w.gap(thread(1), b, 1);
+    assert_eq!(w.sent_actions(), [(1, b)]);
+}
+
+#[test]
 fn a4_a_message_that_was_none_leaves_its_number_to_the_next() {
     let mut w = World::live();
     let a = w.acts(thread(1), "a");

@@ -3,6 +3,8 @@
 
 mod actions;
 mod connection;
+mod convergence;
+mod exactly_once;
 mod replica;
 mod support;
 mod threads;

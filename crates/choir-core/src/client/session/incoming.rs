@@ -121,6 +121,10 @@ impl Machine {
                 self.thread_event(thread_id, Update::UserAction(event));
             }
             (ServerMessage::Stream(event), Some(thread_id)) => {
+                let now = self.ms();
+                if let Some(subscription) = self.subscriptions.get_mut(&thread_id) {
+                    subscription.streams.take(&event, now);
+                }
                 self.thread_event(thread_id, Update::Stream(event));
             }
             (ServerMessage::ConnectionError(payload) | ServerMessage::StateError(payload), thread_id) => {

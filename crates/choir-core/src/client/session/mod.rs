@@ -36,6 +36,7 @@ use super::keys::KeyRing;
 use super::lanes::{Lanes, Queued};
 use super::pace::Pace;
 use super::replica::Replica;
+use super::streams::OpenStream;
 use super::subscription::{Phase as Following, Subscription};
 use super::types::{Config, Credentials, Event, Input, Lost, Notice, Output, Request, State, SubscribeOptions, Update};
 use crate::session::{Monotonic, Now};
@@ -499,6 +500,14 @@ impl Machine {
             .get(&thread_id)
             .and_then(|subscription| subscription.aside.as_ref())
             .or_else(|| self.aside.get(&thread_id))
+    }
+
+    /// What is being written in a thread that is followed (V4).
+    pub fn streams(&self, now: Now, thread_id: ThreadId) -> impl Iterator<Item = &OpenStream> {
+        self.subscriptions
+            .get(&thread_id)
+            .into_iter()
+            .flat_map(move |subscription| subscription.streams.open(now.monotonic.as_ms()))
     }
 
     /// How many actions have no answer.

@@ -146,6 +146,9 @@ impl Machine {
         match applied {
             Applied::Ignored => self.check_level(thread_id),
             Applied::Entries { entries, mut findings } => {
+                for entry in &entries {
+                    subscription.streams.end(entry.id);
+                }
                 if let Some(suspects) = &mut subscription.suspects {
                     // Judged when the head is reached (L8).
                     findings.retain(|finding| match finding {
