@@ -46,6 +46,8 @@ pub(super) enum Phase {
 pub(super) struct Subscription {
     pub(super) options: SubscribeOptions,
     pub(super) phase: Phase,
+    /// Whether the server has taken it up on this connection. It stays so while it is asked for again.
+    pub(super) taken_up: bool,
     pub(super) replica: Option<Arc<Replica>>,
     /// What didn't agree with the server's log (Y6).
     pub(super) aside: Option<Arc<Replica>>,
@@ -68,6 +70,7 @@ impl Subscription {
         Self {
             options,
             phase,
+            taken_up: false,
             replica: None,
             aside: None,
             desyncs: 0,
@@ -117,6 +120,7 @@ impl Subscription {
     /// The connection is gone: the thread is asked for again on the next one.
     pub(super) fn connection_lost(&mut self) {
         self.phase = Phase::Wanted { not_before: 0 };
+        self.taken_up = false;
         self.suspects = None;
         // To who comes back they are sent from their beginning (V4).
         self.streams = Streams::default();
@@ -131,6 +135,7 @@ impl Subscription {
     /// The server has taken the subscription up (Y4).
     pub(super) fn begun(&mut self, seq: Seq, head: Seq) {
         self.phase = Phase::Following { head, level: false };
+        self.taken_up = true;
         self.acks = Acks {
             acknowledged: match self.cursor() {
                 Some(cursor) if cursor.seq == seq => seq,

@@ -140,6 +140,19 @@ fn y6_a_gap_is_repaired_by_one_subscribe() {
 }
 
 #[test]
+fn y6_a_thread_stays_subscribed_while_it_is_asked_for_again() {
+    let log = log_of(9);
+    let mut w = World::live();
+    w.follows(&log, 4);
+    w.events();
+    w.updates(log.range(6, 8));
+    w.answers_subscribe(4, 10);
+    assert!(!w.events().iter().any(|event| matches!(event, Event::State(_))));
+    w.loses(None);
+    assert_eq!(w.state().name(), "reconnecting");
+}
+
+#[test]
 fn y6_an_answer_to_an_earlier_subscribe_isnt_the_one_that_is_awaited() {
     let log = log_of(9);
     let mut w = World::live();

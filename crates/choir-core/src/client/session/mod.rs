@@ -6,8 +6,8 @@
 //!                                          └─ 4401 ─► AwaitCredentials        Ended: no way leads out of it
 //! ```
 //!
-//! Here are the states, the commands and the clock; [`incoming`] reads what the server says, [`threads`] keeps the subscriptions, [`outgoing`] sends what is
-//! due. Actions are numbered and resent in [`lanes`](super::lanes).
+//! Here are the states, the commands and the clock; `incoming` reads what the server says, `threads` keeps the subscriptions, `outgoing` sends what is
+//! due. Actions are numbered and resent in `lanes`.
 
 mod incoming;
 mod outgoing;
@@ -57,6 +57,8 @@ pub struct Machine {
     now: Now,
     outputs: VecDeque<Output>,
     told: State,
+    /// Whether the set of subscribed threads may have changed since.
+    retell: bool,
 
     // What outlives connections.
     user_id: Option<UserId>,
@@ -166,6 +168,7 @@ impl Machine {
             },
             outputs: VecDeque::new(),
             told: State::Connecting,
+            retell: false,
             user_id,
             session_token: None,
             log_id: None,
@@ -255,6 +258,11 @@ impl Machine {
         self.timers();
         if matches!(self.phase, Phase::Live(_)) {
             self.pump();
+        }
+        // With a session it is a set, which isn't gone through after each message.
+        let live = matches!(self.phase, Phase::Live(_));
+        if live && !core::mem::take(&mut self.retell) {
+            return;
         }
         let state = self.state();
         if state != self.told {
@@ -655,6 +663,7 @@ impl Machine {
             draining: false,
             last_ack: None,
         });
+        self.retell = true;
         self.emit(Event::Session {
             user_id: session.user_id,
             resumed,

@@ -69,6 +69,7 @@ impl Machine {
             subscription.replica = Some(Arc::new(Replica::new(thread_id, viewer)));
         }
         subscription.begun(subscribed.seq, subscribed.head);
+        self.retell = true;
         let cursor = subscription.cursor();
         let level = cursor.is_some_and(|cursor| cursor.seq == subscribed.seq && cursor.seq >= subscribed.head);
         self.thread_event(thread_id, Update::Subscribed(subscribed));
@@ -237,6 +238,7 @@ impl Machine {
 
     fn end_desynced(&mut self, thread_id: ThreadId, error: Error) {
         if let Some(mut subscription) = self.subscriptions.remove(&thread_id) {
+            self.retell = true;
             let aside = subscription.aside.take().or(subscription.replica.take());
             if let Some(replica) = aside {
                 if self.aside.len() >= MAX_ASIDE {
@@ -335,6 +337,7 @@ impl Machine {
         let Some(subscription) = self.subscriptions.remove(&thread_id) else {
             return;
         };
+        self.retell = true;
         self.lanes.release_after_sync(thread_id, None);
         self.emit(Event::Thread {
             thread_id,
