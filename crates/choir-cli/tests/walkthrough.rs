@@ -437,6 +437,58 @@ fn a_profile_remembers_its_server_and_its_thread() {
 }
 
 #[test]
+fn a_pipe_is_said_in_order_and_walked_back_over_many_pages() {
+    let (world, _server) = World::with_server();
+    world.ok("alice", &["key", "new"]);
+    world.ok("alice", &["thread", "create", "Long"]);
+    // A page holds 64 KiB: these take several.
+    let filling = "x".repeat(20_000);
+    let piped: String = (0..12).map(|n| format!("{n} {filling}\n")).collect();
+    let done = world.run_with("alice", &["chat", "--json"], |_| {}, &piped);
+    assert_eq!(done.code, Some(0), "{}", done.stderr);
+    for arguments in [&["history", "--limit", "100"][..], &["history"]] {
+        let numbers: Vec<String> = world.objects("alice", arguments)[1..]
+            .iter()
+            .map(|line| {
+                line["entry"]["body"]["content"]
+                    .as_str()
+                    .unwrap()
+                    .split(' ')
+                    .next()
+                    .unwrap()
+                    .to_owned()
+            })
+            .collect();
+        assert_eq!(numbers, (0..12).map(|n| n.to_string()).collect::<Vec<_>>());
+    }
+    let mut tail = world.start("alice", &["tail", "--from", "1", "--json"]);
+    tail.json_until(|line| line["entry"]["seq"] == 13);
+    assert_eq!(tail.seen().len(), 13);
+    assert_eq!(world.object("alice", &["verify"])["entries"], 13);
+
+    // What a pipe says and is refused shows in the exit code.
+    world.ok("carol", &["key", "new"]);
+    world.ok(
+        "alice",
+        &[
+            "thread",
+            "create",
+            "Closed",
+            "--propose",
+            "nobody",
+            "--member",
+            "carol:reader",
+        ],
+    );
+    let done = world.run_with("carol", &["chat", "Closed"], |_| {}, "let me\n");
+    assert_eq!(done.code, Some(1), "{done}");
+    assert!(
+        done.stdout.contains("permission_denied") && done.stderr.contains("1 of what you sent was refused"),
+        "{done}"
+    );
+}
+
+#[test]
 fn help_and_completions_need_nothing() {
     let world = World::new();
     let help = world.ok("nobody", &["--help"]);

@@ -8,9 +8,10 @@ mod terminal;
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
-use choir_client::{Client, Error as ClientError};
-use choir_protocol::ids::{Seq, ThreadId};
-use choir_protocol::thread::Decision;
+use choir_client::Error as ClientError;
+use choir_protocol::action::{Action, ProcessApproval, SubmitMessage};
+use choir_protocol::ids::{Salt, Seq, ThreadId};
+use choir_protocol::json::Value;
 use tokio::sync::mpsc;
 
 pub(crate) use model::content_of;
@@ -24,8 +25,10 @@ use crate::output::{BAD, BOLD, DIM, json_text, one_line};
 use crate::profile::Profile;
 use crate::show::is_what_it_says;
 
-/// How long the end waits for what was said last to be answered, and to be shown.
+/// How long the end waits for the next answer to what was said last.
 const FINISH: Duration = Duration::from_secs(10);
+/// How much may be sent and not answered before more lines are read: what a pipe brings faster than the server takes it waits in the pipe.
+const MAX_UNANSWERED: usize = 256;
 
 /// `choir chat`.
 pub(crate) async fn run(context: Context, arguments: InThread) -> Result<()> {
@@ -58,26 +61,16 @@ pub(crate) struct Chat<'a> {
     thread: ThreadId,
     model: Model<'a, Profile>,
     began: Instant,
-    orders: Option<mpsc::UnboundedSender<Order>>,
+    answered: mpsc::UnboundedSender<Answer>,
     answers: mpsc::UnboundedReceiver<Answer>,
-    /// How many orders have no answer yet.
+    /// How much of what was sent has no answer yet.
     unanswered: usize,
+    /// How much of it was refused.
+    refused: usize,
     /// The highest entry that an answer named.
     done: Seq,
     /// The last entry that was shown.
     seen: Seq,
-}
-
-/// What is to be sent, one after the other, so that it stands in the log as it was typed (G4).
-#[derive(Debug)]
-enum Order {
-    Post(String),
-    Decide {
-        spec: choir_protocol::ids::Id,
-        content_hash: choir_protocol::hash::Hash,
-        decision: Decision,
-        reason: Option<String>,
-    },
 }
 
 type Answer = std::result::Result<Seq, ClientError>;
@@ -92,18 +85,17 @@ pub(crate) enum Happening {
 
 impl<'a> Chat<'a> {
     fn begin(session: &'a Session, feed: Feed, thread: ThreadId) -> Self {
-        let (orders, taken) = mpsc::unbounded_channel();
         let (answered, answers) = mpsc::unbounded_channel();
-        tokio::spawn(send(session.client.clone(), thread, taken, answered));
         Self {
             session,
             feed,
             thread,
             model: Model::new(session.names(), session.me.clone()),
             began: Instant::now(),
-            orders: Some(orders),
+            answered,
             answers,
             unanswered: 0,
+            refused: 0,
             done: Seq::ZERO,
             seen: Seq::ZERO,
         }
@@ -172,6 +164,7 @@ impl<'a> Chat<'a> {
             }
             Happening::Answer(Err(error)) => {
                 self.unanswered = self.unanswered.saturating_sub(1);
+                self.refused += 1;
                 let failure = Failure::from(error);
                 if self.session.out().is_json() {
                     self.session.out().failure(&failure);
@@ -228,30 +221,56 @@ impl<'a> Chat<'a> {
             match effect {
                 Effect::Show(text) if !json => screen.show(&text)?,
                 Effect::Shown(specs) => self.session.context.profile.remember_shown(&specs, self.session.out()),
-                Effect::Post(text) => self.order(Order::Post(text)),
+                Effect::Post(text) => self.send(&Action::SubmitMessage(SubmitMessage {
+                    content: Value::String(text),
+                    content_type: None,
+                    parent: None,
+                    salt: salt()?,
+                })),
                 Effect::Decide {
                     spec,
                     content_hash,
                     decision,
                     reason,
-                } => self.order(Order::Decide {
-                    spec,
-                    content_hash,
-                    decision,
-                    reason,
-                }),
+                } => {
+                    self.send(&Action::ProcessApproval(ProcessApproval {
+                        spec,
+                        content_hash,
+                        decision,
+                        reason,
+                        salt: salt()?,
+                    }));
+                }
                 Effect::Show(_) | Effect::Members | Effect::Quit => {}
             }
         }
         Ok(())
     }
 
-    fn order(&mut self, order: Order) {
-        if let Some(orders) = &self.orders
-            && orders.send(order).is_ok()
+    /// Hands an action over. Nothing waits for its answer, and yet it stands in the log as it was typed (G4).
+    fn send(&mut self, action: &Action) {
+        self.unanswered += 1;
+        let answered = self.answered.clone();
+        match self
+            .session
+            .client
+            .hand_over(self.thread, action.type_name(), action.to_payload())
         {
-            self.unanswered += 1;
+            Ok(pending) => {
+                tokio::spawn(async move {
+                    // That the chat is over is the only failure; then nobody asks.
+                    let _ = answered.send(pending.await.map(|receipt| receipt.seq));
+                });
+            }
+            Err(error) => {
+                let _ = answered.send(Err(error));
+            }
         }
+    }
+
+    /// Whether more may be sent before something is answered.
+    const fn has_room(&self) -> bool {
+        self.unanswered < MAX_UNANSWERED
     }
 
     /// Whether everything that was sent is answered and shown.
@@ -259,64 +278,35 @@ impl<'a> Chat<'a> {
         self.unanswered == 0 && self.seen >= self.done
     }
 
-    /// Waits for what was sent last.
+    /// Waits for the answers to what was sent last, as long as they come.
     async fn finish(&mut self) -> Result<()> {
-        self.orders = None;
-        let answered = async {
-            while self.unanswered > 0 {
-                match self.answers.recv().await {
-                    Some(Ok(_)) => self.unanswered -= 1,
-                    Some(Err(error)) => return Err(Failure::from(error)),
-                    None => break,
+        while self.unanswered > 0 {
+            match tokio::time::timeout(FINISH, self.answers.recv()).await {
+                Ok(Some(Ok(_))) => self.unanswered -= 1,
+                Ok(Some(Err(error))) => {
+                    self.unanswered -= 1;
+                    self.session.out().failure(&Failure::from(error));
+                    self.refused += 1;
+                }
+                Ok(None) | Err(_) => {
+                    return Err(
+                        Failure::connection(format!("{} of what you sent has no answer yet", self.unanswered))
+                            .meaning("It isn't known whether it was stored.")
+                            .hint("look with `choir history` before you send it again"),
+                    );
                 }
             }
-            Ok(())
-        };
-        let result = tokio::time::timeout(FINISH, answered).await;
-        match result {
-            Ok(result) => result,
-            Err(_) => Err(
-                Failure::connection(format!("{} of what you sent has no answer yet", self.unanswered))
-                    .meaning("It isn't known whether it was stored.")
-                    .hint("look with `choir history` before you send it again"),
-            ),
         }
+        Ok(())
     }
 }
 
-/// Sends orders, one at a time.
-async fn send(
-    client: Client,
-    thread: ThreadId,
-    mut orders: mpsc::UnboundedReceiver<Order>,
-    answers: mpsc::UnboundedSender<Answer>,
-) {
-    while let Some(order) = orders.recv().await {
-        let answer = match order {
-            Order::Post(text) => client.post(thread, text).await.map(|posted| posted.receipt.seq),
-            Order::Decide {
-                spec,
-                content_hash,
-                decision,
-                reason,
-            } => {
-                let reason = reason.as_deref();
-                let receipt = match decision {
-                    Decision::Approve => client.approve(thread, spec, content_hash, reason).await,
-                    Decision::Deny => client.deny(thread, spec, content_hash, reason).await,
-                    Decision::RequestChanges => {
-                        client
-                            .request_changes(thread, spec, content_hash, reason.unwrap_or_default())
-                            .await
-                    }
-                };
-                receipt.map(|receipt| receipt.seq)
-            }
-        };
-        if answers.send(answer).is_err() {
-            return;
-        }
-    }
+/// 16 random bytes for an action (L4).
+fn salt() -> Result<Salt> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes)
+        .map_err(|error| Failure::failed("io", format!("the system gave no random bytes: {error}")))?;
+    Ok(Salt::from_bytes(bytes))
 }
 
 // ------------------------------------------------------------------------------------------------------------------------------------ without a terminal
@@ -340,7 +330,7 @@ async fn plain(chat: &mut Chat<'_>) -> Result<()> {
                 chat.happened(&mut screen, happening?)?;
                 continue;
             }
-            line = lines.recv() => line,
+            line = lines.recv(), if chat.has_room() => line,
             _ = tokio::signal::ctrl_c() => return Ok(()),
         };
         let goes_on = match line {
@@ -352,23 +342,29 @@ async fn plain(chat: &mut Chat<'_>) -> Result<()> {
         }
     }
     // What was said last is shown, too: a script that pipes a line in sees it come out.
-    let shown = async {
-        while !chat.is_level() {
-            let happening = chat.next().await?;
-            chat.happened(&mut screen, happening)?;
+    while !chat.is_level() {
+        match tokio::time::timeout(FINISH, chat.next()).await {
+            Ok(happening) => chat.happened(&mut screen, happening?)?,
+            Err(_) => break,
         }
-        Ok(())
-    };
-    tokio::time::timeout(FINISH, shown).await.unwrap_or(Ok(()))
+    }
+    if chat.refused > 0 {
+        return Err(
+            Failure::failed("not_done", format!("{} of what you sent was refused", chat.refused))
+                .meaning("Everything else was done.")
+                .hint("what stands above says why"),
+        );
+    }
+    Ok(())
 }
 
 /// Lines from stdin. Reading it blocks, so a thread does, which ends with the process.
-fn stdin_lines() -> mpsc::UnboundedReceiver<String> {
-    let (sender, receiver) = mpsc::unbounded_channel();
+fn stdin_lines() -> mpsc::Receiver<String> {
+    let (sender, receiver) = mpsc::channel(MAX_UNANSWERED);
     std::thread::spawn(move || {
         for line in std::io::stdin().lines() {
             let Ok(line) = line else { return };
-            if sender.send(line).is_err() {
+            if sender.blocking_send(line).is_err() {
                 return;
             }
         }
