@@ -179,6 +179,9 @@ On a terminal: Tab goes through the specs that wait for you, Ctrl-Y approves the
 Lines that begin with / are commands: /help, /specs, /approve [N], /deny [N] [REASON], /changes N REASON, /members,
 /quit. Without a terminal, lines are read from stdin and what happens is printed to stdout.")]
     Chat(InThread),
+    /// Replay a conversation that was kept elsewhere, with a client for everybody in it
+    #[command(subcommand)]
+    Import(crate::import::Import),
     /// Check a whole thread, without trusting the server: every hash, signature, root, redaction and outcome
     #[command(after_help = "\
 Exit code 1 where something doesn't hold, naming the entry and what is wrong with it.

@@ -7,6 +7,7 @@ mod config;
 mod context;
 mod error;
 mod hello;
+mod import;
 mod output;
 mod pick;
 mod profile;

@@ -22,6 +22,7 @@ use tracing_subscriber::EnvFilter;
 use crate::cli::{Cli, Command, Global, KeyCommand, LogCommand, ThreadCommand};
 use crate::context::Context;
 use crate::error::{Failure, Result};
+use crate::import::{self, Import};
 
 /// Runs a command.
 pub(crate) fn run(global: &Global, command: Command) -> Result<()> {
@@ -66,6 +67,7 @@ pub(crate) fn run(global: &Global, command: Command) -> Result<()> {
         )),
         Command::Tail(arguments) => wait(follow::tail(context, arguments)),
         Command::History(arguments) => wait(follow::history(context, arguments)),
+        Command::Import(Import::Irc(arguments)) => wait_with_all_cores(import::irc(context, arguments)),
         Command::Mark(arguments) => wait(follow::mark(context, arguments)),
         Command::Chat(arguments) => wait(crate::chat::run(context, arguments)),
         Command::Verify(arguments) => wait(proof::verify(context, arguments)),
@@ -88,6 +90,15 @@ async fn thread(context: Context, command: ThreadCommand) -> Result<()> {
 /// Runs what talks to a server. One thread is enough for one person.
 fn wait(work: impl Future<Output = Result<()>>) -> Result<()> {
     tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::failed("io", format!("could not start: {error}")))?
+        .block_on(work)
+}
+
+/// The same for a crowd.
+fn wait_with_all_cores(work: impl Future<Output = Result<()>>) -> Result<()> {
+    tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|error| Failure::failed("io", format!("could not start: {error}")))?
