@@ -289,3 +289,18 @@ fn a2_a_thousand_threads_are_remembered_and_the_least_used_is_forgotten_first() 
     assert!(matches!(take(500, 2), TakeUp::Decide(_)), "kept");
     assert_eq!(take(0, 2), gap(1), "forgotten: it counts from 1 again");
 }
+
+#[test]
+fn a3_what_was_declined_before_it_was_handed_on_ends_no_generation() {
+    let mut world = World::new();
+    let first = world.decides(1, 1, b'a');
+    let second = world.decides(2, 1, b'b');
+    assert!(world.sequence.declined(thread_id(1), id(b'b'), second));
+    assert!(!world.sequence.declined(thread_id(1), id(b'b'), second));
+    // It comes again with its number, in the same generation: what is refused before it still drops it.
+    let again = world.decides(2, 1, b'b');
+    assert_eq!(again, first);
+    assert!(world.answers(1, b'a', first, &refused(ErrorCode::StateDesync)));
+    assert!(!world.answers(1, b'b', again, &committed()));
+    assert!(world.decides(1, 1, b'a') > first);
+}

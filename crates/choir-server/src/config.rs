@@ -155,8 +155,7 @@ impl Config {
 
     /// Whether a browser page of this origin may connect (T4).
     pub(crate) fn allows_origin(&self, origin: &str, bound: SocketAddr) -> bool {
-        self.origins.iter().any(|own| own == origin)
-            || (bound.ip().is_loopback() && is_loopback_origin(origin))
+        self.origins.iter().any(|own| own == origin) || (bound.ip().is_loopback() && is_loopback_origin(origin))
     }
 }
 
@@ -286,11 +285,7 @@ mod tests {
             .collect();
         assert_eq!(
             texts,
-            [
-                "http://127.0.0.1:8080",
-                "http://localhost:8080",
-                "http://[::1]:8080"
-            ]
+            ["http://127.0.0.1:8080", "http://localhost:8080", "http://[::1]:8080"]
         );
         assert!(matches!(
             config.audiences_at(([10, 0, 0, 1], 80).into()),

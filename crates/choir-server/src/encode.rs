@@ -163,11 +163,7 @@ impl RangeWriter {
 
 /// An entry as a viewer gets it: with hash and proof for those who verify, else without, but for the hash on what decisions are bound to (L5).
 fn write_entry(record: &Record, verify: bool, out: &mut String) {
-    let _ = write!(
-        out,
-        "{{\"seq\":{},\"id\":\"{}\",\"kind\":",
-        record.seq, record.id
-    );
+    let _ = write!(out, "{{\"seq\":{},\"id\":\"{}\",\"kind\":", record.seq, record.id);
     write_string(record.kind.as_str(), out);
     out.push_str(",\"author\":");
     write_string(record.author.as_str(), out);
@@ -233,11 +229,7 @@ mod tests {
     fn sample() -> (ThreadId, Vec<Record>) {
         let thread = ThreadId::v7(1, [7; 10]);
         let mut chain = Chain::new(thread);
-        let kinds: Vec<Kind> = Kind::KNOWN
-            .iter()
-            .chain(&Kind::KNOWN[1..])
-            .cloned()
-            .collect();
+        let kinds: Vec<Kind> = Kind::KNOWN.iter().chain(&Kind::KNOWN[1..]).cloned().collect();
         chain.append(&kinds);
         let mut records = chain.records.clone();
         records[3].body = Body::Erased(Seq::saturating(9));
@@ -259,10 +251,7 @@ mod tests {
             from,
             to: last.seq,
             root: last.root,
-            entries: shown
-                .into_iter()
-                .map(|record| record.to_entry(verify))
-                .collect(),
+            entries: shown.into_iter().map(|record| record.to_entry(verify)).collect(),
             hidden: verify.then(|| {
                 hidden
                     .into_iter()
@@ -278,9 +267,7 @@ mod tests {
         let (thread, records) = sample();
         for verify in [false, true] {
             for from in 0..records.len() {
-                let sees = |record: &Record| {
-                    !matches!(record.kind, Kind::SpecRevised | Kind::ApprovalGiven)
-                };
+                let sees = |record: &Record| !matches!(record.kind, Kind::SpecRevised | Kind::ApprovalGiven);
                 let mut peaks = Peaks::new();
                 records[..from].iter().for_each(|record| {
                     peaks.push(record.leaf(thread));
@@ -309,10 +296,7 @@ mod tests {
                     message,
                 };
                 // Both texts are read by the same door: without hashes it computes those of bodies itself.
-                assert_eq!(
-                    FromServer::read(&text),
-                    FromServer::read(&expected.to_text())
-                );
+                assert_eq!(FromServer::read(&text), FromServer::read(&expected.to_text()));
             }
         }
     }
@@ -339,10 +323,7 @@ mod tests {
         let text = RangeWriter::new(Seq::saturating(4), false, 10).finish(Hash::EMPTY, None);
         assert_eq!(
             text,
-            format!(
-                "{{\"from\":4,\"to\":4,\"root\":\"{}\",\"entries\":[]}}",
-                Hash::EMPTY
-            )
+            format!("{{\"from\":4,\"to\":4,\"root\":\"{}\",\"entries\":[]}}", Hash::EMPTY)
         );
     }
 }

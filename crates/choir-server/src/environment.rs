@@ -37,9 +37,7 @@ pub struct System;
 
 impl Environment for System {
     fn wall(&self) -> Timestamp {
-        let since = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Timestamp::saturating(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
     }
 

@@ -202,8 +202,7 @@ impl Quotas {
             threads: used.threads + more.threads,
             members: used.members + more.members,
         };
-        if after.threads > self.guard.threads_per_day || after.members > self.guard.members_per_day
-        {
+        if after.threads > self.guard.threads_per_day || after.members > self.guard.members_per_day {
             return false;
         }
         *used = after;
@@ -284,10 +283,7 @@ mod tests {
         });
         let user: UserId = "someone".parse().unwrap();
         let day = |n: u64| Timestamp::saturating(n * DAY_MS);
-        let thread = Use {
-            threads: 1,
-            members: 2,
-        };
+        let thread = Use { threads: 1, members: 2 };
         assert!(quotas.take(&user, thread, day(1)));
         assert!(!quotas.take(&user, thread, day(1)));
         quotas.give_back(&user, thread);

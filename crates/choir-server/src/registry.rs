@@ -120,12 +120,7 @@ pub(crate) struct Started {
 }
 
 impl Registry {
-    pub(crate) fn new(
-        clock: Arc<Clock>,
-        limits: Limits,
-        times: Times,
-        max_sessions: usize,
-    ) -> Self {
+    pub(crate) fn new(clock: Arc<Clock>, limits: Limits, times: Times, max_sessions: usize) -> Self {
         Self {
             inner: Mutex::default(),
             clock,
@@ -154,23 +149,14 @@ impl Registry {
             older.mailbox.supersede();
             let mut gone = older.gone;
             // Its end is an error here, since nobody ever says anything through it.
-            let _ = timeout(
-                Duration::from_millis(self.times.takeover_ms),
-                gone.changed(),
-            )
-            .await;
+            let _ = timeout(Duration::from_millis(self.times.takeover_ms), gone.changed()).await;
         }
-        let grant = self
-            .grant(&request)
-            .map_err(|error| (error, close::INTERNAL))?;
+        let grant = self.grant(&request).map_err(|error| (error, close::INTERNAL))?;
         Ok(Started { grant, user, seat })
     }
 
     /// Makes the connection its client's one connection.
-    #[allow(
-        clippy::type_complexity,
-        reason = "three things that belong to nothing else"
-    )]
+    #[allow(clippy::type_complexity, reason = "three things that belong to nothing else")]
     fn claim(
         self: &Arc<Self>,
         request: &SessionRequest,
@@ -179,13 +165,10 @@ impl Registry {
     ) -> Result<(Seat, Arc<User>, Option<Holder>), (ErrorPayload, u16)> {
         let now = self.clock.monotonic();
         let mut inner = self.inner();
-        let place = inner
-            .users
-            .entry(request.user_id.clone())
-            .or_insert_with(|| Place {
-                user: Arc::new(User::new(&self.limits, now)),
-                clients: HashMap::new(),
-            });
+        let place = inner.users.entry(request.user_id.clone()).or_insert_with(|| Place {
+            user: Arc::new(User::new(&self.limits, now)),
+            clients: HashMap::new(),
+        });
         let others = place
             .clients
             .iter()
@@ -205,10 +188,7 @@ impl Registry {
             mailbox,
             gone,
         });
-        let ends_at = client
-            .session
-            .as_mut()
-            .and_then(|session| session.ends_at.take());
+        let ends_at = client.session.as_mut().and_then(|session| session.ends_at.take());
         let user = place.user.clone();
         if let Some(ends_at) = ends_at {
             inner
@@ -228,8 +208,7 @@ impl Registry {
     }
 
     fn grant(&self, request: &SessionRequest) -> Result<Grant, ErrorPayload> {
-        let unavailable =
-            |_| ErrorPayload::new(ErrorCode::Internal, "no random bytes for a session");
+        let unavailable = |_| ErrorPayload::new(ErrorCode::Internal, "no random bytes for a session");
         let token: [u8; 32] = self.clock.random().map_err(unavailable)?;
         let name: [u8; 10] = self.clock.random().map_err(unavailable)?;
         let jitter = u16::from_be_bytes(self.clock.random().map_err(unavailable)?);
@@ -240,10 +219,7 @@ impl Registry {
             .and_then(|place| place.clients.get_mut(&request.client_id));
         // The seat is held, so that the client's place is there.
         let Some(client) = client else {
-            return Err(ErrorPayload::new(
-                ErrorCode::Internal,
-                "the client's place is gone",
-            ));
+            return Err(ErrorPayload::new(ErrorCode::Internal, "the client's place is gone"));
         };
         let asked = request.session_token.as_deref().map(token_hash);
         if let Some(session) = &mut client.session
@@ -272,9 +248,7 @@ impl Registry {
         });
         Ok(Grant {
             session_id,
-            sequence: Sequence::new(
-                usize::try_from(self.limits.max_in_flight).unwrap_or(usize::MAX),
-            ),
+            sequence: Sequence::new(usize::try_from(self.limits.max_in_flight).unwrap_or(usize::MAX)),
             session_token: Some(text),
             resumed: false,
             expires_at: None,
@@ -360,11 +334,7 @@ impl Registry {
     pub(crate) fn sweep(&self) {
         let now = self.clock.monotonic();
         let mut inner = self.inner();
-        while inner
-            .away
-            .first()
-            .is_some_and(|(ends_at, ..)| *ends_at <= now)
-        {
+        while inner.away.first().is_some_and(|(ends_at, ..)| *ends_at <= now) {
             if let Some((_, user, client)) = inner.away.pop_first() {
                 forget(&mut inner, &user, &client);
             }

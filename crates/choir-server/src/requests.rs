@@ -86,12 +86,7 @@ pub(crate) const fn thread_of(request: &Request) -> Option<ThreadId> {
 }
 
 /// Answers a request of a connection's user.
-pub(crate) async fn reply(
-    shared: Arc<Shared>,
-    user: UserId,
-    connection: u64,
-    request: Request,
-) -> Reply {
+pub(crate) async fn reply(shared: Arc<Shared>, user: UserId, connection: u64, request: Request) -> Reply {
     let replied = match request {
         Request::Threads(request) => threads(&shared, &user, &request).await,
         Request::Members(thread_id, request) => match shared.readable(thread_id, &user).await {
@@ -107,23 +102,17 @@ pub(crate) async fn reply(
             Err(failure) => Err(failure),
         },
         Request::History(thread_id, request) => history(&shared, &user, thread_id, &request).await,
-        Request::Mark(thread_id, mark) => {
-            self::mark(&shared, &user, connection, thread_id, mark).await
-        }
+        Request::Mark(thread_id, mark) => self::mark(&shared, &user, connection, thread_id, mark).await,
         Request::Checkpoint(thread_id) => checkpoint(&shared, &user, thread_id).await,
     };
     replied.unwrap_or_else(|failure| match failure {
-        Failure::NotFound => Reply::refused(
-            ErrorCode::NotFound,
-            "no such thread, or none that you may read",
-        ),
+        Failure::NotFound => Reply::refused(ErrorCode::NotFound, "no such thread, or none that you may read"),
         Failure::After => Reply::of(ServerMessage::ConnectionError(ErrorPayload::new(
             ErrorCode::InvalidMessage,
             "payload: after is not the next of a page of this list",
         ))),
         Failure::Unavailable => Reply::of(ServerMessage::ConnectionError(
-            ErrorPayload::new(ErrorCode::Internal, "the log can't be read right now")
-                .with_retry_after(1_000),
+            ErrorPayload::new(ErrorCode::Internal, "the log can't be read right now").with_retry_after(1_000),
         )),
     })
 }
@@ -135,11 +124,7 @@ impl Shared {
         thread_id: ThreadId,
         user: &UserId,
     ) -> Result<(Arc<choir_core::thread::Thread>, choir_core::view::View), Failure> {
-        let (_, thread) = self
-            .threads
-            .open(self, thread_id)
-            .await?
-            .ok_or(Failure::NotFound)?;
+        let (_, thread) = self.threads.open(self, thread_id).await?.ok_or(Failure::NotFound)?;
         let seen = view(&thread, user).ok_or(Failure::NotFound)?;
         Ok((thread, seen))
     }
@@ -148,11 +133,7 @@ impl Shared {
 /// The most rows of a page (Y1).
 const MAX_ROWS: usize = 200;
 
-async fn threads(
-    shared: &Arc<Shared>,
-    user: &UserId,
-    request: &ThreadsRequest,
-) -> Result<Reply, Failure> {
+async fn threads(shared: &Arc<Shared>, user: &UserId, request: &ThreadsRequest) -> Result<Reply, Failure> {
     let log = &*shared.log;
     let mut limit = request
         .limit
@@ -170,10 +151,7 @@ async fn threads(
     };
     loop {
         let page = match request.scope {
-            Scope::Mine => {
-                log.threads_of(user, request.after.as_deref(), limit)
-                    .await?
-            }
+            Scope::Mine => log.threads_of(user, request.after.as_deref(), limit).await?,
             Scope::Public => log.public_threads(request.after.as_deref(), limit).await?,
         };
         let mut threads = Vec::with_capacity(page.rows.len());
@@ -223,12 +201,7 @@ async fn thread_row(log: &dyn Log, user: &UserId, row: LogRow) -> Result<ThreadR
 }
 
 /// Y1: the messages less the number of the newest at or before the mark.
-async fn unread(
-    log: &dyn Log,
-    thread_id: ThreadId,
-    messages: u64,
-    marked: Seq,
-) -> Result<u64, ReadError> {
+async fn unread(log: &dyn Log, thread_id: ThreadId, messages: u64, marked: Seq) -> Result<u64, ReadError> {
     if marked == Seq::ZERO {
         return Ok(messages);
     }
@@ -236,11 +209,7 @@ async fn unread(
 }
 
 /// Up to where a user has read (Y2).
-pub(crate) async fn marked(
-    log: &dyn Log,
-    thread_id: ThreadId,
-    user: &UserId,
-) -> Result<Seq, ReadError> {
+pub(crate) async fn marked(log: &dyn Log, thread_id: ThreadId, user: &UserId) -> Result<Seq, ReadError> {
     let value = log.get(&mark_key(thread_id, user)).await?;
     let text = value.and_then(|value| String::from_utf8(value).ok());
     Ok(text
@@ -322,10 +291,7 @@ async fn history(
     let log = &*shared.log;
     let verify = request.verify.unwrap_or(false);
     let to = request.before.previous().min(thread.head().seq);
-    let limit = request
-        .limit
-        .unwrap_or(HISTORY_DEFAULT)
-        .clamp(1, HISTORY_MAX);
+    let limit = request.limit.unwrap_or(HISTORY_DEFAULT).clamp(1, HISTORY_MAX);
     let mut from = Seq::saturating(to.get().saturating_sub(limit));
     let mut records = Vec::new();
     while records
@@ -341,11 +307,7 @@ async fn history(
         records.extend(page.into_iter().take_while(|record| record.seq <= to));
     }
     // What may be seen is decided when it is sent: by the state after the log was read (Y8), with what was redacted meanwhile left out (L6).
-    let (hub, _) = shared
-        .threads
-        .open(shared, thread_id)
-        .await?
-        .ok_or(Failure::NotFound)?;
+    let (hub, _) = shared.threads.open(shared, thread_id).await?.ok_or(Failure::NotFound)?;
     let seen = {
         let inner = hub.lock();
         let thread = inner.thread().ok_or(Failure::Unavailable)?;
@@ -374,9 +336,7 @@ async fn history(
         .max(from.min(to));
     let (root, peaks) = match (kept.is_empty(), verify) {
         (true, _) => (
-            log.root_at(thread_id, to)
-                .await?
-                .ok_or(Failure::Unavailable)?,
+            log.root_at(thread_id, to).await?.ok_or(Failure::Unavailable)?,
             if verify {
                 log.peaks_at(thread_id, from).await?
             } else {
@@ -388,17 +348,10 @@ async fn history(
     };
     let mut writer = RangeWriter::new(from, verify, usize::MAX);
     writer.extend(kept, |record| seen.sees_record(record));
-    Ok(Reply::Text(
-        "control.history",
-        writer.finish(root, peaks.as_ref()),
-    ))
+    Ok(Reply::Text("control.history", writer.finish(root, peaks.as_ref())))
 }
 
-async fn checkpoint(
-    shared: &Arc<Shared>,
-    user: &UserId,
-    thread_id: ThreadId,
-) -> Result<Reply, Failure> {
+async fn checkpoint(shared: &Arc<Shared>, user: &UserId, thread_id: ThreadId) -> Result<Reply, Failure> {
     let (thread, _) = shared.readable(thread_id, user).await?;
     let head = thread.head();
     let checkpoint = Checkpoint {

@@ -48,32 +48,11 @@ pub(crate) struct Shared {
 
 impl Shared {
     fn connections(&self) -> MutexGuard<'_, HashMap<u64, Arc<Mailbox>>> {
-        self.connections
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn next_connection(&self) -> u64 {
         self.next_connection.fetch_add(1, Ordering::Relaxed)
-    }
-
-    /// A WebSocket connection begins.
-    pub(crate) fn enter(&self, number: u64, mailbox: Arc<Mailbox>) {
-        self.counters.connections.add();
-        self.counters.connected.add();
-        let mut connections = self.connections();
-        // One that slips in while the server ends is told like all others.
-        if self.is_draining() {
-            mailbox.drain(self.retry_after_ms(number));
-        }
-        connections.insert(number, mailbox);
-    }
-
-    /// It ended.
-    pub(crate) fn leave(&self, number: u64) {
-        if self.connections().remove(&number).is_some() {
-            self.counters.connected.subtract();
-        }
     }
 
     pub(crate) fn is_draining(&self) -> bool {
@@ -98,6 +77,34 @@ impl Shared {
     }
 }
 
+/// A WebSocket connection's place among all, given back however it ends.
+pub(crate) struct Entered {
+    shared: Arc<Shared>,
+    number: u64,
+}
+
+impl Entered {
+    pub(crate) fn new(shared: Arc<Shared>, number: u64, mailbox: Arc<Mailbox>) -> Self {
+        shared.counters.connections.add();
+        shared.counters.connected.add();
+        let mut connections = shared.connections();
+        // One that slips in while the server ends is told like all others.
+        if shared.is_draining() {
+            mailbox.drain(shared.retry_after_ms(number));
+        }
+        connections.insert(number, mailbox);
+        drop(connections);
+        Self { shared, number }
+    }
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        self.shared.connections().remove(&self.number);
+        self.shared.counters.connected.subtract();
+    }
+}
+
 /// A server that is bound to its address and not yet running.
 pub struct Server {
     listener: TcpListener,
@@ -118,9 +125,7 @@ impl Server {
     /// Where the address can't be had, may not be spoken on in the clear (T3), or the key can't be read or kept.
     pub async fn bind(config: Config, log: Arc<dyn Log>) -> Result<Self, BindError> {
         if !config.listen.ip().is_loopback() && !config.in_the_clear {
-            return Err(BindError::InTheClear {
-                address: config.listen,
-            });
+            return Err(BindError::InTheClear { address: config.listen });
         }
         let clock = Arc::new(Clock::new(config.environment.clone()));
         let key = server_key(&*log, &clock).await?;
@@ -270,6 +275,7 @@ async fn keep_house(shared: Arc<Shared>) {
     loop {
         rounds.tick().await;
         shared.registry.sweep();
+        shared.threads.sweep();
         shared.addresses.sweep(shared.clock.monotonic());
         match shared.log.due(shared.clock.wall(), DUE_PAGE).await {
             Ok(due) => due
@@ -284,18 +290,12 @@ async fn keep_house(shared: Arc<Shared>) {
 
 /// The key that signs checkpoints (K6): made once, then kept, since clients pin it.
 async fn server_key(log: &dyn Log, clock: &Clock) -> Result<SecretKey, BindError> {
-    let failed = |why: &dyn std::fmt::Display| BindError::Key {
-        why: why.to_string(),
-    };
+    let failed = |why: &dyn std::fmt::Display| BindError::Key { why: why.to_string() };
     if let Some(kept) = log.get(KEY).await.map_err(|error| failed(&error))? {
-        let seed: [u8; 32] = kept
-            .try_into()
-            .map_err(|_| failed(&"what is kept isn't 32 bytes"))?;
+        let seed: [u8; 32] = kept.try_into().map_err(|_| failed(&"what is kept isn't 32 bytes"))?;
         return Ok(SecretKey::from_seed(&seed));
     }
     let seed: [u8; 32] = clock.random().map_err(|error| failed(&error))?;
-    log.put(KEY, seed.to_vec())
-        .await
-        .map_err(|error| failed(&error))?;
+    log.put(KEY, seed.to_vec()).await.map_err(|error| failed(&error))?;
     Ok(SecretKey::from_seed(&seed))
 }

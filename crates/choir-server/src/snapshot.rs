@@ -72,20 +72,12 @@ pub(crate) async fn snapshot(log: &dyn Log, plan: &Plan) -> Result<String, ReadE
 }
 
 /// The newest entries up to the state's head, and whether messages that were asked for are missing.
-async fn recent(
-    log: &dyn Log,
-    plan: &Plan,
-    options: &Options,
-    room: usize,
-) -> Result<(String, bool), ReadError> {
+async fn recent(log: &dyn Log, plan: &Plan, options: &Options, room: usize) -> Result<(String, bool), ReadError> {
     let thread = &plan.thread;
     let (thread_id, head) = (thread.thread_id(), thread.head());
     let wanted = options.history.min(thread.messages());
     // The entry before the first message that is wanted; from 0 where that is the thread's first, so that nothing before it is missing.
-    let start = match (
-        options.history,
-        thread.messages().checked_sub(options.history),
-    ) {
+    let start = match (options.history, thread.messages().checked_sub(options.history)) {
         (0, _) => head.seq,
         (_, None | Some(0)) => Seq::ZERO,
         (_, Some(before)) => log
@@ -102,10 +94,7 @@ async fn recent(
         if records.is_empty() {
             break;
         }
-        for record in records
-            .into_iter()
-            .take_while(|record| record.seq <= head.seq)
-        {
+        for record in records.into_iter().take_while(|record| record.seq <= head.seq) {
             cursor = record.seq;
             let size = size_of_entry(&record, plan.view.sees_record(&record), options.verify);
             bytes += size;
@@ -121,9 +110,7 @@ async fn recent(
             break;
         }
     }
-    let from = newest
-        .front()
-        .map_or(head.seq, |(record, _)| record.seq.previous());
+    let from = newest.front().map_or(head.seq, |(record, _)| record.seq.previous());
     let shown = newest
         .iter()
         .filter(|(record, _)| record.kind == choir_protocol::entry::Kind::MessagePosted)
@@ -184,9 +171,7 @@ fn spec_row(spec: &Spec, view: &View) -> String {
 pub(crate) fn members_page(thread: &Thread, request: &PageRequest) -> Option<String> {
     let members: Vec<&Member> = thread.members().collect();
     let start = start_of(request, |name| {
-        members
-            .iter()
-            .position(|member| member.user_id.as_str() == name)
+        members.iter().position(|member| member.user_id.as_str() == name)
     })?;
     let rest = members.get(start.min(members.len())..).unwrap_or_default();
     let (rows, next) = rows(
@@ -226,9 +211,7 @@ fn page(name: &str, rows: &str, next: Option<String>) -> String {
 fn limit_of(request: &PageRequest) -> usize {
     request
         .limit
-        .map_or(MAX_MEMBERS, |limit| {
-            usize::try_from(limit).unwrap_or(MAX_MEMBERS)
-        })
+        .map_or(MAX_MEMBERS, |limit| usize::try_from(limit).unwrap_or(MAX_MEMBERS))
         .clamp(1, MAX_MEMBERS)
 }
 
@@ -264,14 +247,12 @@ fn rows<T>(
         text.push_str(&json);
         last = Some((at + 1, name));
     }
-    let next = last
-        .filter(|(taken, _)| *taken < count)
-        .map(|(taken, name)| {
-            let mut next = String::new();
-            // Writing into a String can't fail.
-            let _ = write!(next, "{}.{name}", start + taken);
-            next
-        });
+    let next = last.filter(|(taken, _)| *taken < count).map(|(taken, name)| {
+        let mut next = String::new();
+        // Writing into a String can't fail.
+        let _ = write!(next, "{}.{name}", start + taken);
+        next
+    });
     (text, next)
 }
 
@@ -301,10 +282,7 @@ mod tests {
             cut(&names, 0, 9, 999),
             ("\"n0\",\"n1\",\"n2\",\"n3\",\"n4\"".into(), None)
         );
-        assert_eq!(
-            cut(&names, 0, 2, 999),
-            ("\"n0\",\"n1\"".into(), Some("2.n1".into()))
-        );
+        assert_eq!(cut(&names, 0, 2, 999), ("\"n0\",\"n1\"".into(), Some("2.n1".into())));
         assert_eq!(cut(&names, 7, 9, 5), ("\"n0\"".into(), Some("8.n0".into())));
         assert_eq!(
             cut(&names, 0, 9, 1).1,

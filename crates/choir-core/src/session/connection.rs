@@ -97,6 +97,17 @@ pub enum Input {
         /// How it ended, durably.
         answer: Answer,
     },
+    /// The last [`Output::Submit`] was handed to nobody, and no further message was handed in since: it is refused retryably.
+    Declined {
+        /// The action's thread.
+        thread_id: ThreadId,
+        /// The action.
+        id: Id,
+        /// As it was submitted.
+        generation: Generation,
+        /// Why.
+        error: ErrorPayload,
+    },
     /// What concerns the user in person (V2), or answers a request.
     Push(Box<FromServer>),
     /// Another connection of the same client took over (C7).
@@ -369,6 +380,18 @@ impl Connection {
                 answer,
             } => {
                 self.answered(now, thread_id, id, generation, answer);
+            }
+            Input::Declined {
+                thread_id,
+                id,
+                generation,
+                error,
+            } => {
+                if let Some(live) = self.live_mut()
+                    && live.sequence.declined(thread_id, id, generation)
+                {
+                    self.send_answer(now, thread_id, id, Answer::Refused(error));
+                }
             }
             Input::Push(message) => {
                 if let Phase::Live(_) = self.phase {

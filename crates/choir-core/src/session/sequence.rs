@@ -205,11 +205,7 @@ impl Sequence {
         generation: Generation,
         answer: &Answer,
     ) -> bool {
-        let Some(position) = self.kept.iter().position(|kept| {
-            kept.identity.id == id
-                && kept.identity.thread_id == thread_id
-                && matches!(kept.progress, Progress::UnderDecision(of) if of == generation)
-        }) else {
+        let Some(position) = self.under_decision(thread_id, id, generation) else {
             return false;
         };
         if answer.is_retryable() {
@@ -223,6 +219,29 @@ impl Sequence {
             kept.progress = Progress::Answered(answer.clone());
         }
         true
+    }
+
+    /// Takes an action back that was just taken up and handed to nobody: it is refused retryably before anything above it could be taken up (A3), so that no
+    /// generation ends. False where it isn't under decision.
+    pub fn declined(&mut self, thread_id: ThreadId, id: Id, generation: Generation) -> bool {
+        let Some(position) = self.under_decision(thread_id, id, generation) else {
+            return false;
+        };
+        let Some(declined) = self.kept.remove(position) else {
+            return false;
+        };
+        if !declined.looked_up {
+            self.lane(thread_id).expected = declined.seq;
+        }
+        true
+    }
+
+    fn under_decision(&self, thread_id: ThreadId, id: Id, generation: Generation) -> Option<usize> {
+        self.kept.iter().position(|kept| {
+            kept.identity.id == id
+                && kept.identity.thread_id == thread_id
+                && matches!(kept.progress, Progress::UnderDecision(of) if of == generation)
+        })
     }
 
     /// The expected `seq` is again `refused`; what was taken up above it is forgotten (A3).

@@ -159,7 +159,7 @@ impl Subscription {
                 sight.widened_at
             },
             snapshot_due: snapshot_due.filter(|_| options.mode == Mode::Full),
-            level_once: false,
+            level_once: snapshot_due.is_none() && cursor >= sight.head,
         }
     }
 

@@ -14,29 +14,27 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use choir_core::session::connection::{Submission, SubscribeRequest};
-use choir_core::session::sequence::Answer;
 use choir_core::session::{Connection as Machine, Input, Monotonic, Now, Output};
 use choir_protocol::error::{ErrorCode, close};
 use choir_protocol::hash::Hash;
 use choir_protocol::ids::{Id, Seq, ThreadId};
 use choir_protocol::key::{PreparedKey, PublicKey};
 use choir_protocol::message::{ClientMessage, ErrorPayload, FromClient, Mode, ServerMessage};
-use choir_websocket::{
-    CloseCode, Config as DecoderConfig, Decoder, Event, Frame, ProtocolError, Role,
-};
+use choir_websocket::{CloseCode, Config as DecoderConfig, Decoder, Event, Frame, ProtocolError, Role};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::task::coop::consume_budget;
 use tokio::time::{Duration, Instant, sleep_until, timeout};
 
 use super::outbox::Outbox;
 use super::work::{All, Done, For, Running, Subscribe, Work};
-use crate::Shared;
 use crate::encode::envelope;
 use crate::mailbox::{Answered, Inbox, Mailbox, Push};
 use crate::rates::Ticket;
 use crate::registry::{Seat, User};
 use crate::requests::Reply;
-use crate::threads::Item;
+use crate::server::{Entered, Shared};
+use crate::threads::{Item, not_delivered};
 
 mod serving;
 
@@ -78,6 +76,8 @@ pub(super) struct Connection {
     /// When a thread is to be looked at again without news of it.
     look_at: Option<Monotonic>,
     end: Option<End>,
+    /// Last, so that the connection counts until all of it is gone.
+    entered: Entered,
 }
 
 /// How a connection ends.
@@ -107,14 +107,13 @@ impl Connection {
         ticket: Ticket,
     ) -> Self {
         let mut decoder = Decoder::new(DecoderConfig {
-            max_message_bytes: usize::try_from(shared.config.limits.max_message_bytes)
-                .unwrap_or(usize::MAX),
+            max_message_bytes: usize::try_from(shared.config.limits.max_message_bytes).unwrap_or(usize::MAX),
             max_fragments: shared.config.guard.max_fragments,
             ..DecoderConfig::new(Role::Server)
         });
         decoder.feed(received);
         let mailbox = Arc::new(Mailbox::default());
-        shared.enter(number, mailbox.clone());
+        let entered = Entered::new(shared.clone(), number, mailbox.clone());
         Self {
             whom: For {
                 shared,
@@ -143,11 +142,14 @@ impl Connection {
             stalled_since: None,
             look_at: None,
             end: None,
+            entered,
         }
     }
 
     pub(super) async fn run(mut self) {
         loop {
+            // Work that is done at once, and a socket that takes everything, must not keep the others of this core waiting.
+            consume_budget().await;
             self.turn();
             if self.end.is_some() {
                 break;
@@ -183,11 +185,8 @@ impl Connection {
             }
             let progress = self.begin_work() || self.take_event() || self.obey() || self.serve();
             if !progress {
-                // Whatever room this makes is used in the next turn, which comes when the socket is writable or has been written to.
+                // What this makes room for is done at once: the socket may not be heard of again.
                 if !self.write() {
-                    break;
-                }
-                if self.ready.is_empty() && self.work.is_empty() {
                     break;
                 }
             }
@@ -201,25 +200,18 @@ impl Connection {
     fn pump(&mut self) {
         while let Some(output) = self.machine.poll() {
             match output {
-                Output::Send(message) => self
-                    .outbox
-                    .push(Frame::text(&message.to_text()).into_bytes()),
+                Output::Send(message) => self.outbox.push(Frame::text(&message.to_text()).into_bytes()),
                 Output::Ping => self.outbox.push(Frame::ping(b"").into_bytes()),
                 Output::Close { code, reason } => {
                     let code = CloseCode::new(code).unwrap_or(CloseCode::NORMAL);
-                    self.end
-                        .get_or_insert(End::Close(Frame::close(code, reason)));
+                    self.end.get_or_insert(End::Close(Frame::close(code, reason)));
                 }
                 Output::StartSession(request) => self.work.push_back(Work::Session(request)),
                 Output::Submit(submission) => self.submit(*submission),
                 Output::Subscribe(request) => self.subscribe(*request),
                 Output::Unsubscribed(thread_id) => self.forget(thread_id),
                 Output::Request(id, request) => self.work.push_back(Work::Request(id, request)),
-                Output::Acknowledged {
-                    thread_id,
-                    seq,
-                    root,
-                } => {
+                Output::Acknowledged { thread_id, seq, root } => {
                     if let Some(root) = root {
                         self.check_root(thread_id, seq, root);
                     }
@@ -234,8 +226,7 @@ impl Connection {
         }
         let may = match self.work.front() {
             None => false,
-            // T6: it may be as long as all that may wait.
-            Some(Work::Snapshot(..)) => self.outbox.is_empty(),
+            Some(work) if work.fills() => self.outbox.is_empty(),
             Some(_) => self.outbox.room() > 0,
         };
         if may && let Some(work) = self.work.pop_front() {
@@ -250,8 +241,7 @@ impl Connection {
     }
 
     fn work_holds(&self) -> bool {
-        self.running.as_ref().is_some_and(|running| running.holds)
-            || self.work.iter().any(Work::holds)
+        self.running.as_ref().is_some_and(|running| running.holds) || self.work.iter().any(Work::holds)
     }
 
     fn reads(&self) -> bool {
@@ -270,8 +260,7 @@ impl Connection {
             }
             Ok(None) if self.decoder.in_message() => {
                 let until = Duration::from_millis(self.shared().config.times.message_ms);
-                self.message_until
-                    .get_or_insert_with(|| Instant::now() + until);
+                self.message_until.get_or_insert_with(|| Instant::now() + until);
                 false
             }
             Ok(None) => {
@@ -308,10 +297,7 @@ impl Connection {
         if let Ok(message) = &read {
             let refused = match &message.message {
                 ClientMessage::Auth(_) if self.seat.is_none() => {
-                    let refused = self
-                        .shared()
-                        .addresses
-                        .refused_for(self.peer, now.monotonic);
+                    let refused = self.shared().addresses.refused_for(self.peer, now.monotonic);
                     if refused.is_some() {
                         self.machine
                             .close(close::RATE_LIMITED, "too many failed authentications");
@@ -325,13 +311,9 @@ impl Connection {
                 _ => None,
             };
             if let Some(retry_after_ms) = refused {
-                let error = ErrorPayload::new(ErrorCode::RateLimited, "too many in this time")
-                    .with_retry_after(retry_after_ms);
-                return self.send(
-                    None,
-                    Some(message.id),
-                    ServerMessage::ConnectionError(error),
-                );
+                let error =
+                    ErrorPayload::new(ErrorCode::RateLimited, "too many in this time").with_retry_after(retry_after_ms);
+                return self.send(None, Some(message.id), ServerMessage::ConnectionError(error));
             }
         }
         let failures = self.machine.auth_failures();
@@ -366,46 +348,43 @@ impl Connection {
         if let Some(account) = &self.account
             && let Err(retry_after_ms) = account.acts(now.monotonic)
         {
-            self.shared().counters.refusals.add();
-            let error = ErrorPayload::new(ErrorCode::RateLimited, "too many actions in this time")
-                .with_retry_after(retry_after_ms);
-            let answered = Input::Answered {
-                thread_id: submission.action.thread_id,
-                id: submission.action.id,
-                generation: submission.generation,
-                answer: Answer::Refused(error),
-            };
-            return self.machine.handle(now, answered);
+            let error = ErrorPayload::new(ErrorCode::RateLimited, "too many actions in this time");
+            return self.decline(&submission, error.with_retry_after(retry_after_ms));
         }
         let holds = self.signature_holds(&submission);
         let item = Item::new(submission, holds, self.whom.mailbox.clone());
         let shared = self.shared();
-        shared.threads.submit(shared, item);
+        if let Err(item) = shared.threads.submit(shared, item) {
+            let submission = item.into_submission();
+            self.decline(&submission, not_delivered());
+        }
+    }
+
+    /// Refuses an action that goes to no thread, before the next one is taken up (A3).
+    fn decline(&mut self, submission: &Submission, error: ErrorPayload) {
+        self.shared().counters.refusals.add();
+        let Submission { action, generation, .. } = submission;
+        let declined = Input::Declined {
+            thread_id: action.thread_id,
+            id: action.id,
+            generation: *generation,
+            error,
+        };
+        self.machine.handle(self.whom.shared.clock.now(), declined);
     }
 
     fn signature_holds(&mut self, submission: &Submission) -> bool {
-        if self
-            .prepared
-            .as_ref()
-            .is_none_or(|(key, _)| *key != submission.key)
-        {
-            self.prepared =
-                PreparedKey::new(&submission.key).map(|prepared| (submission.key, prepared));
+        if self.prepared.as_ref().is_none_or(|(key, _)| *key != submission.key) {
+            self.prepared = PreparedKey::new(&submission.key).map(|prepared| (submission.key, prepared));
         }
-        let text = submission
-            .action
-            .text(&submission.audience, &submission.author);
+        let text = submission.action.text(&submission.audience, &submission.author);
         self.prepared
             .as_ref()
             .is_some_and(|(_, key)| key.verify(text.as_bytes(), &submission.action.sig))
     }
 
     fn subscribe(&mut self, request: SubscribeRequest) {
-        let SubscribeRequest {
-            reply_to,
-            threads,
-            all,
-        } = request;
+        let SubscribeRequest { reply_to, threads, all } = request;
         let named: BTreeSet<ThreadId> = threads.iter().map(|(thread_id, ..)| *thread_id).collect();
         for (thread_id, cursor, options) in threads {
             let subscribe = Subscribe {
@@ -454,24 +433,21 @@ impl Connection {
         self.send(Some(thread_id), None, ServerMessage::StateError(error));
     }
 
-    /// Sends a message that isn't the machine's own.
+    /// Sends a message that isn't the machine's own, after what the machine has said before.
     fn send(&mut self, thread_id: Option<ThreadId>, reply_to: Option<Id>, message: ServerMessage) {
-        let now = self.now();
-        // What the machine said before goes first.
         self.pump();
+        self.put_message(thread_id, reply_to, message);
+    }
+
+    /// The same where the machine is known to have nothing to say, or may not be heard: under a hub's lock.
+    fn put_message(&mut self, thread_id: Option<ThreadId>, reply_to: Option<Id>, message: ServerMessage) {
+        let now = self.now();
         let message = self.machine.envelope(now, thread_id, reply_to, message);
-        self.outbox
-            .push(Frame::text(&message.to_text()).into_bytes());
+        self.outbox.push(Frame::text(&message.to_text()).into_bytes());
     }
 
     /// Sends a payload that was written by hand.
-    fn send_text(
-        &mut self,
-        type_name: &str,
-        thread_id: Option<ThreadId>,
-        reply_to: Option<Id>,
-        payload: &str,
-    ) {
+    fn send_text(&mut self, type_name: &str, thread_id: Option<ThreadId>, reply_to: Option<Id>, payload: &str) {
         let now = self.now();
         self.pump();
         let text = envelope(
@@ -527,10 +503,7 @@ impl Connection {
                 let is_event = message.type_name().starts_with("event.");
                 let subscription = self.machine.subscription(thread_id);
                 // In mode `events` the same event comes with the thread's others (V1), and is not repeated.
-                if is_event
-                    && subscription
-                        .is_some_and(|subscription| subscription.options.mode == Mode::Events)
-                {
+                if is_event && subscription.is_some_and(|subscription| subscription.options.mode == Mode::Events) {
                     return;
                 }
                 self.send(Some(thread_id), None, (*message).clone());
@@ -560,36 +533,32 @@ impl Connection {
             Done::Session(Ok(started)) => {
                 self.seat = Some(started.seat);
                 self.account = Some(started.user);
-                self.machine
-                    .handle(now, Input::SessionStarted(Box::new(started.grant)));
+                self.machine.handle(now, Input::SessionStarted(Box::new(started.grant)));
                 self.whom.user = self.machine.user().cloned();
                 self.ticket = None;
                 self.work.push_back(Work::Awaiting);
             }
-            Done::Session(Err((error, code))) => {
-                self.machine.handle(now, Input::SessionRefused(error, code))
+            Done::Session(Err((error, code))) => self.machine.handle(now, Input::SessionRefused(error, code)),
+            Done::Subscribe(subscribe, Ok(None)) => {
+                self.machine
+                    .refuse_subscription(now, subscribe.reply_to, subscribe.thread_id, "not_found");
             }
-            Done::Subscribe(subscribe, None) => {
-                self.machine.refuse_subscription(
-                    now,
+            Done::Subscribe(subscribe, Err(error)) => {
+                self.send(
+                    Some(subscribe.thread_id),
                     subscribe.reply_to,
-                    subscribe.thread_id,
-                    "not_found",
+                    ServerMessage::ConnectionError(error),
                 );
             }
-            Done::Subscribe(subscribe, Some(opened)) => self.begin(subscribe, opened),
+            Done::Subscribe(subscribe, Ok(Some(opened))) => self.begin(subscribe, opened),
             Done::All(all, threads) => self.all_page(all, &threads),
             Done::Reply(id, thread_id, Reply::Text(type_name, payload)) => {
                 self.send_text(type_name, thread_id, Some(id), &payload)
             }
-            Done::Reply(id, thread_id, Reply::Message(message)) => {
-                self.send(thread_id, Some(id), *message)
-            }
+            Done::Reply(id, thread_id, Reply::Message(message)) => self.send(thread_id, Some(id), *message),
             Done::Loaded(thread_id, there) => self.loaded(thread_id, there),
             Done::Records(thread_id, records) => self.serve_read(thread_id, records),
-            Done::Snapshot(thread_id, plan, text) => {
-                self.serve_snapshot(thread_id, &plan, text.as_deref())
-            }
+            Done::Snapshot(thread_id, plan, text) => self.serve_snapshot(thread_id, &plan, text.as_deref()),
             Done::Checked(thread_id, equal) => self.checked(thread_id, equal),
             Done::Awaiting(requests) => {
                 for (thread_id, request) in requests {
@@ -602,9 +571,7 @@ impl Connection {
     fn all_page(&mut self, all: All, threads: &[ThreadId]) {
         if threads.is_empty() || self.all_full {
             let now = self.now();
-            return self
-                .machine
-                .all_subscribed(now, all.reply_to, self.all_count);
+            return self.machine.all_subscribed(now, all.reply_to, self.all_count);
         }
         let next = All {
             after: threads.last().copied(),
@@ -615,11 +582,7 @@ impl Connection {
         let named = next.named.clone();
         // Before anything that was asked for later.
         self.work.push_front(Work::All(next));
-        for thread_id in threads
-            .iter()
-            .rev()
-            .filter(|thread_id| !named.contains(thread_id))
-        {
+        for thread_id in threads.iter().rev().filter(|thread_id| !named.contains(thread_id)) {
             self.work.push_front(Work::Subscribe(Subscribe {
                 reply_to,
                 thread_id: *thread_id,
@@ -639,11 +602,7 @@ impl Connection {
                 let now = self.now();
                 self.machine.handle(now, Input::Heard);
             }
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
-                ) => {}
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
             Err(_) => self.gone(),
         }
     }
@@ -683,17 +642,11 @@ impl Connection {
     fn tick(&mut self) {
         let now = self.now();
         self.machine.handle(now, Input::Tick);
-        if self
-            .message_until
-            .is_some_and(|until| Instant::now() >= until)
-        {
+        if self.message_until.is_some_and(|until| Instant::now() >= until) {
             self.machine
                 .close(close::INVALID_MESSAGE, "a message took too long to arrive");
         }
-        if self
-            .stalled_until()
-            .is_some_and(|until| now.monotonic >= until)
-        {
+        if self.stalled_until().is_some_and(|until| now.monotonic >= until) {
             // It takes nothing: a close frame wouldn't reach it either.
             self.gone();
         }
@@ -749,13 +702,7 @@ impl Connection {
     /// Says good-bye, and waits for the answers to what was taken up: they stay with the session (A7).
     async fn finish(self) {
         let Self {
-            whom:
-                For {
-                    shared,
-                    connection,
-                    mailbox,
-                    ..
-                },
+            whom: For { shared, mailbox, .. },
             mut machine,
             socket,
             mut outbox,
@@ -764,12 +711,10 @@ impl Connection {
             ticket,
             end,
             running,
+            entered,
             ..
         } = self;
         drop(running);
-        for thread_id in follows.keys() {
-            shared.threads.unsubscribe(*thread_id, connection);
-        }
         drop(follows);
         let hang_up = async {
             match end {
@@ -807,22 +752,16 @@ impl Connection {
             }
         };
         tokio::join!(hang_up, settle);
-        shared.leave(connection);
+        drop(entered);
     }
 }
 
 /// The close code for a broken frame, and what is said of it: 1002, 1007 and 1009 as RFC 6455 has them (E4), 4400 for too many fragments (section 12).
 fn broken(error: ProtocolError) -> (u16, &'static str) {
     match error {
-        ProtocolError::TooManyFragments { .. } => {
-            (close::INVALID_MESSAGE, "a message of too many fragments")
-        }
-        ProtocolError::MessageTooLong { .. } => {
-            (close::TOO_LARGE, "a message over max_message_bytes")
-        }
-        ProtocolError::TextNotUtf8 | ProtocolError::CloseReasonNotUtf8 => {
-            (close::NOT_UTF8, "text that isn't UTF-8")
-        }
+        ProtocolError::TooManyFragments { .. } => (close::INVALID_MESSAGE, "a message of too many fragments"),
+        ProtocolError::MessageTooLong { .. } => (close::TOO_LARGE, "a message over max_message_bytes"),
+        ProtocolError::TextNotUtf8 | ProtocolError::CloseReasonNotUtf8 => (close::NOT_UTF8, "text that isn't UTF-8"),
         _ => (close::PROTOCOL_ERROR, "a broken frame"),
     }
 }

@@ -28,11 +28,7 @@ const MAX_HEADER_BYTES: usize = 8 * 1024;
 type Answer = Response<Full<Bytes>>;
 
 /// Speaks HTTP on a new connection until it ends, or is upgraded: then its socket, and what was read from it already.
-pub(crate) async fn serve(
-    shared: Arc<Shared>,
-    socket: TcpStream,
-    peer: SocketAddr,
-) -> Option<(TcpStream, Bytes)> {
+pub(crate) async fn serve(shared: Arc<Shared>, socket: TcpStream, peer: SocketAddr) -> Option<(TcpStream, Bytes)> {
     let upgrade: Arc<Mutex<Option<OnUpgrade>>> = Arc::default();
     let service = {
         let (shared, upgrade) = (shared.clone(), upgrade.clone());
@@ -52,20 +48,12 @@ pub(crate) async fn serve(
         tracing::debug!(%error, "HTTP ended early");
         return None;
     }
-    let upgrade = upgrade
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .take()?;
+    let upgrade = upgrade.lock().unwrap_or_else(PoisonError::into_inner).take()?;
     let parts = upgrade.await.ok()?.downcast::<TokioIo<TcpStream>>().ok()?;
     Some((parts.io.into_inner(), parts.read_buf))
 }
 
-fn answer(
-    shared: &Shared,
-    peer: SocketAddr,
-    request: Request<Incoming>,
-    upgrade: &Mutex<Option<OnUpgrade>>,
-) -> Answer {
+fn answer(shared: &Shared, peer: SocketAddr, request: Request<Incoming>, upgrade: &Mutex<Option<OnUpgrade>>) -> Answer {
     match request.uri().path() {
         "/v1/ws" => upgraded(shared, request, upgrade),
         "/healthz" | "/readyz" | "/debug/stats" if request.method() != Method::GET => {
@@ -78,28 +66,19 @@ fn answer(
         "/healthz" => text(StatusCode::OK, "alive\n"),
         "/readyz" => readiness(shared),
         // Figures are for who runs the server: elsewhere the route doesn't exist.
-        "/debug/stats" if peer.ip().is_loopback() => {
-            json(StatusCode::OK, "application/json", &stats(shared))
-        }
+        "/debug/stats" if peer.ip().is_loopback() => json(StatusCode::OK, "application/json", &stats(shared)),
         _ => problem(StatusCode::NOT_FOUND, "there is nothing here"),
     }
 }
 
 /// The upgrade (RFC 6455 §4.2), as T1 and T4 have it.
-fn upgraded(
-    shared: &Shared,
-    mut request: Request<Incoming>,
-    upgrade: &Mutex<Option<OnUpgrade>>,
-) -> Answer {
+fn upgraded(shared: &Shared, mut request: Request<Incoming>, upgrade: &Mutex<Option<OnUpgrade>>) -> Answer {
     if let Some(origin) = request.headers().get(header::ORIGIN)
         && !origin
             .to_str()
             .is_ok_and(|origin| shared.config.allows_origin(origin, shared.address))
     {
-        return problem(
-            StatusCode::FORBIDDEN,
-            "pages of this origin may not connect",
-        );
+        return problem(StatusCode::FORBIDDEN, "pages of this origin may not connect");
     }
     let headers = request
         .headers()
@@ -126,13 +105,9 @@ fn upgraded(
     headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
     headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
     if speaks {
-        headers.insert(
-            header::SEC_WEBSOCKET_PROTOCOL,
-            HeaderValue::from_static(SUBPROTOCOL),
-        );
+        headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
     }
-    *upgrade.lock().unwrap_or_else(PoisonError::into_inner) =
-        Some(hyper::upgrade::on(&mut request));
+    *upgrade.lock().unwrap_or_else(PoisonError::into_inner) = Some(hyper::upgrade::on(&mut request));
     switch
 }
 
@@ -143,10 +118,7 @@ fn refused_upgrade(error: RequestError) -> Answer {
     match status {
         StatusCode::UPGRADE_REQUIRED => {
             headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-            headers.insert(
-                header::SEC_WEBSOCKET_VERSION,
-                HeaderValue::from_static("13"),
-            );
+            headers.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
         }
         StatusCode::METHOD_NOT_ALLOWED => {
             headers.insert(header::ALLOW, HeaderValue::from_static("GET"));
@@ -163,10 +135,7 @@ fn readiness(shared: &Shared) -> Answer {
         Health::Latched { reason } => (false, reason),
     };
     let clock_sane = shared.clock.is_sane();
-    let transport = match (
-        shared.address.ip().is_loopback(),
-        shared.config.in_the_clear,
-    ) {
+    let transport = match (shared.address.ip().is_loopback(), shared.config.in_the_clear) {
         (true, _) => "loopback",
         (false, _) => "in the clear, by configuration",
     };
@@ -229,11 +198,7 @@ fn problem(status: StatusCode, detail: &str) -> Answer {
 }
 
 fn json(status: StatusCode, content_type: &'static str, value: &Value) -> Answer {
-    with_body(
-        status,
-        content_type,
-        choir_protocol::canonical::to_string(value),
-    )
+    with_body(status, content_type, choir_protocol::canonical::to_string(value))
 }
 
 fn text(status: StatusCode, body: &'static str) -> Answer {
@@ -248,9 +213,7 @@ fn with_body(status: StatusCode, content_type: &'static str, body: String) -> An
         (header::CACHE_CONTROL, "no-store"),
     ];
     for (name, value) in headers {
-        answer
-            .headers_mut()
-            .insert(name, HeaderValue::from_static(value));
+        answer.headers_mut().insert(name, HeaderValue::from_static(value));
     }
     answer
 }

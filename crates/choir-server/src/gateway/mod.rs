@@ -29,8 +29,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, socket: TcpStream, peer: SocketAd
         return;
     }
     let ticket = shared.addresses.enter(peer.ip());
-    let Some(ticket) = ticket
-        .filter(|_| shared.counters.connected.get() < shared.config.guard.max_connections as u64)
+    let Some(ticket) = ticket.filter(|_| shared.counters.connected.get() < shared.config.guard.max_connections as u64)
     else {
         let _ = socket.try_write(TOO_MANY);
         return;
@@ -53,15 +52,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, socket: TcpStream, peer: SocketAd
     };
     let connection_id = fresh.connection_id;
     let machine = Machine::new(shared.machine.clone(), fresh, shared.clock.now());
-    let connection = Connection::new(
-        shared,
-        number,
-        machine,
-        socket,
-        &received,
-        peer.ip(),
-        ticket,
-    );
+    let connection = Connection::new(shared, number, machine, socket, &received, peer.ip(), ticket);
     tracing::debug!(%connection_id, number, "a connection begins");
     connection.run().await;
     tracing::debug!(%connection_id, number, "a connection ended");

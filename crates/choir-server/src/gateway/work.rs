@@ -9,7 +9,8 @@ use choir_core::record::Record;
 use choir_core::session::connection::{Request, SessionRequest};
 use choir_core::session::subscription::{CursorCheck, Options};
 use choir_core::thread::Thread;
-use choir_log::ReadLimit;
+use choir_log::{ReadError, ReadLimit};
+use choir_protocol::error::ErrorCode;
 use choir_protocol::hash::Hash;
 use choir_protocol::ids::{Cursor, Id, Seq, ThreadId, UserId};
 use choir_protocol::message::{ErrorPayload, ServerMessage};
@@ -19,7 +20,7 @@ use crate::mailbox::Mailbox;
 use crate::registry::Started;
 use crate::requests::{Reply, marked, reply};
 use crate::snapshot::{Plan, snapshot};
-use crate::threads::{Hub, approval_request, load_at};
+use crate::threads::{Hub, OpenError, approval_request, load_at};
 
 /// How many threads of an `all` are asked for at a time.
 const ALL_PAGE: usize = 200;
@@ -65,7 +66,8 @@ pub(crate) struct All {
 /// A piece of work that is done.
 pub(crate) enum Done {
     Session(Result<Box<Started>, (ErrorPayload, u16)>),
-    Subscribe(Subscribe, Option<Opened>),
+    /// None where there is no such thread.
+    Subscribe(Subscribe, Result<Option<Opened>, ErrorPayload>),
     /// The next threads; none where that was all of them.
     All(All, Vec<ThreadId>),
     Reply(Id, Option<ThreadId>, Reply),
@@ -107,12 +109,13 @@ impl Work {
     pub(crate) const fn holds(&self) -> bool {
         match self {
             Self::Session(_) | Self::Subscribe(_) | Self::All(_) | Self::Request(..) => true,
-            Self::Load(_)
-            | Self::Read(..)
-            | Self::Snapshot(..)
-            | Self::CheckRoot(..)
-            | Self::Awaiting => false,
+            Self::Load(_) | Self::Read(..) | Self::Snapshot(..) | Self::CheckRoot(..) | Self::Awaiting => false,
         }
+    }
+
+    /// Whether what comes of it takes all the room that there is (T6): it begins when nothing waits to be sent, so that it isn't done for nothing.
+    pub(crate) const fn fills(&self) -> bool {
+        matches!(self, Self::Read(..) | Self::Snapshot(..))
     }
 
     /// Begins it.
@@ -131,13 +134,7 @@ impl Work {
             mailbox,
         } = whom;
         if let Self::Session(request) = self {
-            return Done::Session(
-                shared
-                    .registry
-                    .start(*request, connection, mailbox)
-                    .await
-                    .map(Box::new),
-            );
+            return Done::Session(shared.registry.start(*request, connection, mailbox).await.map(Box::new));
         }
         // Everything else comes after authentication.
         let Some(user) = user else {
@@ -162,11 +159,7 @@ impl Work {
             }
             Self::Request(id, request) => {
                 let thread_id = crate::requests::thread_of(&request);
-                Done::Reply(
-                    id,
-                    thread_id,
-                    reply(shared, user, connection, request).await,
-                )
+                Done::Reply(id, thread_id, reply(shared, user, connection, request).await)
             }
             Self::Load(thread_id) => {
                 let there = matches!(shared.threads.open(&shared, thread_id).await, Ok(Some(_)));
@@ -204,8 +197,7 @@ impl Work {
                     }
                 }
             }
-            Self::CheckRoot(thread_id, seq, root) => match shared.log.root_at(thread_id, seq).await
-            {
+            Self::CheckRoot(thread_id, seq, root) => match shared.log.root_at(thread_id, seq).await {
                 Ok(found) => Done::Checked(thread_id, found == Some(root)),
                 Err(_) => Done::Nothing,
             },
@@ -219,32 +211,42 @@ const READ_BYTES: usize = 96 * 1024;
 
 /// Opens a thread for a subscription, from its log and not from a copy (Y4). None where it isn't there; whether the user may read is decided later, when the
 /// subscription begins.
-async fn open(shared: &Arc<Shared>, user: &UserId, subscribe: &Subscribe) -> Option<Opened> {
+async fn open(shared: &Arc<Shared>, user: &UserId, subscribe: &Subscribe) -> Result<Option<Opened>, ErrorPayload> {
+    let unreadable = |error: ReadError| unavailable(&OpenError::from(error));
     let thread_id = subscribe.thread_id;
-    let (hub, _) = shared
+    let Some((hub, _)) = shared
         .threads
         .open(shared, thread_id)
         .await
-        .ok()
-        .flatten()?;
+        .map_err(|error| unavailable(&error))?
+    else {
+        return Ok(None);
+    };
     let check = match subscribe.cursor {
         None => CursorCheck::Absent,
-        Some(cursor) => match shared.log.root_at(thread_id, cursor.seq).await.ok()? {
+        Some(cursor) => match shared.log.root_at(thread_id, cursor.seq).await.map_err(unreadable)? {
             Some(root) if root == cursor.root => CursorCheck::Holds(cursor),
             _ => CursorCheck::Foreign,
         },
     };
-    let marked = marked(&*shared.log, thread_id, user).await.ok()?;
-    Some(Opened { hub, check, marked })
+    let marked = marked(&*shared.log, thread_id, user).await.map_err(unreadable)?;
+    Ok(Some(Opened { hub, check, marked }))
 }
+
+/// Neither there nor not there, as far as is known now.
+fn unavailable(error: &OpenError) -> ErrorPayload {
+    let message = match error {
+        OpenError::Busy => "as many threads are in memory as fit",
+        OpenError::Unreadable => "the log can't be read right now",
+    };
+    ErrorPayload::new(ErrorCode::Internal, message).with_retry_after(RETRY_MS)
+}
+
+const RETRY_MS: u64 = 1_000;
 
 /// The open specs that await this user's decision (V2).
 async fn awaiting(shared: &Arc<Shared>, user: &UserId) -> Vec<(ThreadId, ServerMessage)> {
-    let threads = shared
-        .log
-        .awaiting(user, MAX_REQUESTS)
-        .await
-        .unwrap_or_default();
+    let threads = shared.log.awaiting(user, MAX_REQUESTS).await.unwrap_or_default();
     let mut requests = Vec::new();
     for (thread_id, _) in threads {
         if let Ok(Some((_, thread))) = shared.threads.open(shared, thread_id).await {
@@ -258,11 +260,7 @@ async fn awaiting(shared: &Arc<Shared>, user: &UserId) -> Vec<(ThreadId, ServerM
     requests
 }
 
-fn of_thread(
-    thread: &Thread,
-    user: &UserId,
-    thread_id: ThreadId,
-) -> Vec<(ThreadId, ServerMessage)> {
+fn of_thread(thread: &Thread, user: &UserId, thread_id: ThreadId) -> Vec<(ThreadId, ServerMessage)> {
     thread
         .awaiting(user)
         .map(|spec| (thread_id, approval_request(spec)))

@@ -59,7 +59,6 @@ pub(super) fn start(shared: Arc<Shared>, hub: Arc<Hub>, inbox: mpsc::Receiver<Ma
         inbox,
         waiting: VecDeque::new(),
         state: None,
-        refused: HashMap::new(),
         unsaved: 0,
         stopping: false,
         expire: false,
@@ -77,8 +76,6 @@ struct Actor {
     waiting: VecDeque<Item>,
     /// Everything durable; none where there is no such thread.
     state: Option<Arc<Thread>>,
-    /// A3: of each session the newest generation that was ended by a retryable refusal, and when.
-    refused: HashMap<SessionId, (Generation, Instant)>,
     /// Entries since the state was kept.
     unsaved: u64,
     stopping: bool,
@@ -223,9 +220,7 @@ impl Actor {
                 Appended::Anew if attempt < MAX_ANEW => {
                     for entry in decided.into_iter().rev() {
                         if let Some(reserved) = entry.reserved {
-                            self.shared
-                                .quotas
-                                .give_back(&entry.item.submission.author, reserved);
+                            self.shared.quotas.give_back(&entry.item.submission.author, reserved);
                         }
                         self.waiting.push_front(entry.item);
                     }
@@ -263,26 +258,20 @@ impl Actor {
                 self.waiting.push_front(item);
                 break;
             }
-            if !submission.look_up_only {
-                if self
-                    .refused
-                    .get(&submission.session_id)
-                    .is_some_and(|(refused, _)| submission.generation <= *refused)
-                {
-                    item.forget();
-                    continue;
-                }
-                if ended
-                    .get(&submission.session_id)
-                    .is_some_and(|refused| submission.generation <= *refused)
-                {
-                    decided.push(Decided {
-                        item,
-                        outcome: Outcome::Dropped,
-                        reserved: None,
-                    });
-                    continue;
-                }
+            if item.is_dropped() {
+                item.forget();
+                continue;
+            }
+            let dropped = ended
+                .get(&submission.session_id)
+                .is_some_and(|ended| submission.generation <= *ended);
+            if dropped && !submission.look_up_only {
+                decided.push(Decided {
+                    item,
+                    outcome: Outcome::Dropped,
+                    reserved: None,
+                });
+                continue;
             }
             let (outcome, reserved) = match lookups {
                 Ok(lookups) => match self.outcome(&mut batch, &item, lookups, now) {
@@ -338,9 +327,7 @@ impl Actor {
                 }
                 for id in targets {
                     let found = log.find(thread_id, id).await?;
-                    lookups
-                        .found
-                        .push((id, found.into_iter().map(found_of).collect()));
+                    lookups.found.push((id, found.into_iter().map(found_of).collect()));
                 }
                 if let (Some(seen), None) = (seen, in_ring) {
                     lookups.seen_root = log.root_at(thread_id, seen).await?;
@@ -371,10 +358,7 @@ impl Actor {
             return Some((look_up(batch, item, &lookups), None));
         }
         let action = &submission.action;
-        let known = lookups
-            .found
-            .first()
-            .is_some_and(|(_, found)| !found.is_empty());
+        let known = lookups.found.first().is_some_and(|(_, found)| !found.is_empty());
         let reserved = quota(action).filter(|_| !known);
         if let Some(more) = reserved
             && !self.shared.quotas.take(&submission.author, more, now)
@@ -400,13 +384,8 @@ impl Actor {
             self.shared.quotas.give_back(&submission.author, more);
         }
         let outcome = match step {
-            Step::Committed { own, root } => {
-                Outcome::Answer(receipt(ReceiptStatus::Committed, own, root))
-            }
-            Step::Duplicate {
-                own,
-                root: Some(root),
-            } => Outcome::Answer(receipt(ReceiptStatus::Duplicate, own, root)),
+            Step::Committed { own, root } => Outcome::Answer(receipt(ReceiptStatus::Committed, own, root)),
+            Step::Duplicate { own, root: Some(root) } => Outcome::Answer(receipt(ReceiptStatus::Duplicate, own, root)),
             Step::Duplicate { own, root: None } => Outcome::Look(own),
             Step::Refused(refusal) => refuse(error_of(refusal)),
             Step::Later => return None,
@@ -418,11 +397,7 @@ impl Actor {
     async fn append(&mut self, append: &Append, decided: &mut Vec<Decided>) -> Appended {
         let late_at = Instant::now() + Duration::from_millis(self.shared.config.times.append_ms);
         let log = self.shared.log.clone();
-        let Some(last) = append
-            .records
-            .last()
-            .map(|record| (record.seq, record.root))
-        else {
+        let Some(last) = append.records.last().map(|record| (record.seq, record.root)) else {
             return Appended::Failed;
         };
         let mut unknown = false;
@@ -518,40 +493,13 @@ impl Actor {
         }
     }
 
-    /// A3: of what follows in the session, nothing that was taken up before this is heard of.
     fn refuse_retryably(&mut self, item: Item) {
-        if self.is_dropped(&item) {
+        if item.is_dropped() {
             item.forget();
         } else {
-            self.note_refusal(&item);
             self.shared.counters.refusals.add();
             item.answer(Answer::Refused(not_delivered()));
         }
-    }
-
-    fn is_dropped(&self, item: &Item) -> bool {
-        let submission = &item.submission;
-        !submission.look_up_only
-            && self
-                .refused
-                .get(&submission.session_id)
-                .is_some_and(|(refused, _)| submission.generation <= *refused)
-    }
-
-    fn note_refusal(&mut self, item: &Item) {
-        if item.submission.look_up_only {
-            return;
-        }
-        let now = Instant::now();
-        if self.refused.len() >= MAX_WAITING_SESSIONS {
-            // What was taken up before such a refusal has long come through the queue.
-            self.refused
-                .retain(|_, (_, at)| now.duration_since(*at) < REFUSED_KEPT);
-        }
-        self.refused.insert(
-            item.submission.session_id,
-            (item.submission.generation, now),
-        );
     }
 
     fn publish(&mut self, append: Append, before: Option<&Thread>) {
@@ -559,8 +507,7 @@ impl Actor {
         let records: Vec<_> = append.records.into_iter().map(Arc::new).collect();
         self.state = Some(thread.clone());
         self.unsaved += records.len() as u64;
-        self.hub
-            .publish(thread.clone(), records.clone(), &append.facts.erase);
+        self.hub.publish(thread.clone(), records.clone(), &append.facts.erase);
         people::tell(&self.shared, before, &thread, &records, &append.facts);
         if self.unsaved >= SAVE_EVERY {
             self.save();
@@ -576,19 +523,14 @@ impl Actor {
                     continue;
                 }
                 Outcome::Answer(answer) => answer,
-                Outcome::Look(own) => {
-                    match self.shared.log.root_at(self.thread_id, own.seq).await {
-                        Ok(Some(root)) => receipt(ReceiptStatus::Duplicate, own, root),
-                        Ok(None) | Err(_) => Answer::Refused(not_delivered()),
-                    }
-                }
+                Outcome::Look(own) => match self.shared.log.root_at(self.thread_id, own.seq).await {
+                    Ok(Some(root)) => receipt(ReceiptStatus::Duplicate, own, root),
+                    Ok(None) | Err(_) => Answer::Refused(not_delivered()),
+                },
             };
             match &answer {
                 Answer::Receipt(_) => self.shared.counters.receipts.add(),
                 Answer::Refused(_) => self.shared.counters.refusals.add(),
-            }
-            if answer.is_retryable() {
-                self.note_refusal(&item);
             }
             item.answer(answer);
         }
@@ -599,12 +541,7 @@ impl Actor {
         let mut state = self.state.as_deref().cloned();
         loop {
             let after = head_of(state.as_ref()).seq;
-            let records = match self
-                .shared
-                .log
-                .read(self.thread_id, after, ReadLimit::default())
-                .await
-            {
+            let records = match self.shared.log.read(self.thread_id, after, ReadLimit::default()).await {
                 Ok(records) => records,
                 Err(error) => {
                     tracing::error!(thread = %self.thread_id, %error, "the log could not be read");
@@ -624,14 +561,10 @@ impl Actor {
             self.state = Some(thread.clone());
             self.unsaved += records.len() as u64;
             self.hub
-                .publish(thread, records.into_iter().map(Arc::new).collect(), &[]);
+                .publish_foreign(thread, records.into_iter().map(Arc::new).collect());
         }
     }
 }
-
-/// A3's notes are dropped after this long; see `note_refusal`.
-const REFUSED_KEPT: Duration = Duration::from_secs(60);
-const MAX_WAITING_SESSIONS: usize = 1_024;
 
 /// A5: nothing is decided; the log knows the action, or it is a conflict.
 fn look_up(batch: &Batch, item: &Item, lookups: &Lookups) -> Outcome {
@@ -649,9 +582,7 @@ fn look_up(batch: &Batch, item: &Item, lookups: &Lookups) -> Outcome {
             .filter(|record| record.id == action.id)
             .map(found_in_batch),
     );
-    let may_read = batch
-        .thread()
-        .is_some_and(|thread| thread.may_read(&submission.author));
+    let may_read = batch.thread().is_some_and(|thread| thread.may_read(&submission.author));
     match duplicate(action, &submission.author, may_read, &found) {
         Some(Ok(own)) => match batch.records().iter().find(|record| record.seq == own.seq) {
             Some(record) => Outcome::Answer(receipt(ReceiptStatus::Duplicate, own, record.root)),
@@ -672,10 +603,7 @@ fn quota(action: &SignedAction) -> Option<Use> {
             threads: 1,
             members: create.members.as_ref().map_or(0, Vec::len) as u64,
         }),
-        Action::AddMember(_) => Some(Use {
-            threads: 0,
-            members: 1,
-        }),
+        Action::AddMember(_) => Some(Use { threads: 0, members: 1 }),
         _ => None,
     }
 }
@@ -728,9 +656,7 @@ fn found_in_batch(record: &Record) -> Found {
 
 async fn is_in_log(log: &dyn Log, thread_id: ThreadId, (seq, root): (Seq, Hash)) -> bool {
     // Nothing is seen by a read before it is durable.
-    log.root_at(thread_id, seq)
-        .await
-        .is_ok_and(|found| found == Some(root))
+    log.root_at(thread_id, seq).await.is_ok_and(|found| found == Some(root))
 }
 
 /// Reads a thread's state: the newest that was kept, and the log from there on.
@@ -741,22 +667,14 @@ pub(crate) async fn load(log: &dyn Log, thread_id: ThreadId) -> Result<Option<Th
 }
 
 /// A thread's state as of an earlier entry (Y8's `complete`).
-pub(crate) async fn load_at(
-    log: &dyn Log,
-    thread_id: ThreadId,
-    at: Seq,
-) -> Result<Option<Thread>, LoadError> {
+pub(crate) async fn load_at(log: &dyn Log, thread_id: ThreadId, at: Seq) -> Result<Option<Thread>, LoadError> {
     let mut state = saved(log, thread_id, Some(at)).await?;
     fold(log, thread_id, &mut state, Some(at)).await?;
     Ok(state.filter(|thread| thread.head().seq == at))
 }
 
 /// A kept state, where it is one of this log: it is only a cache.
-async fn saved(
-    log: &dyn Log,
-    thread_id: ThreadId,
-    at_most: Option<Seq>,
-) -> Result<Option<Thread>, ReadError> {
+async fn saved(log: &dyn Log, thread_id: ThreadId, at_most: Option<Seq>) -> Result<Option<Thread>, ReadError> {
     let Some((seq, bytes)) = log.load_state(thread_id).await? else {
         return Ok(None);
     };
@@ -833,9 +751,8 @@ impl std::error::Error for LoadError {}
 
 /// All of some futures, at once.
 async fn join<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
-    let mut running: Vec<(Option<Pin<Box<F>>>, Option<F::Output>)> = futures
-        .map(|future| (Some(Box::pin(future)), None))
-        .collect();
+    let mut running: Vec<(Option<Pin<Box<F>>>, Option<F::Output>)> =
+        futures.map(|future| (Some(Box::pin(future)), None)).collect();
     poll_fn(|context| {
         let mut pending = false;
         for (future, done) in &mut running {
@@ -849,11 +766,7 @@ async fn join<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
                 }
             }
         }
-        if pending {
-            Poll::Pending
-        } else {
-            Poll::Ready(())
-        }
+        if pending { Poll::Pending } else { Poll::Ready(()) }
     })
     .await;
     running.into_iter().filter_map(|(_, done)| done).collect()

@@ -5,6 +5,7 @@
 
 mod actor;
 mod people;
+mod refused;
 mod ring;
 
 use std::collections::HashMap;
@@ -17,15 +18,18 @@ use choir_core::session::connection::Submission;
 use choir_core::session::sequence::Answer;
 use choir_core::thread::Thread;
 use choir_log::ReadError;
+use choir_protocol::entry::Kind;
 use choir_protocol::error::ErrorCode;
 use choir_protocol::ids::{Cursor, Seq, ThreadId};
 use choir_protocol::message::ErrorPayload;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, mpsc};
 
 use crate::Shared;
 use crate::mailbox::{Answered, Mailbox};
 pub(crate) use actor::load_at;
 pub(crate) use people::{approval_request, body_of, event};
+use refused::Refused;
 pub(crate) use ring::{Ring, SharedFrame};
 
 /// How many actions wait for a thread's actor. With more its clients are told to come back.
@@ -36,19 +40,18 @@ pub(crate) struct Item {
     pub(crate) submission: Submission,
     pub(crate) signature_holds: bool,
     mailbox: Arc<Mailbox>,
+    /// Where its end is noted for what follows it in its session (A3), once it was handed to a thread.
+    refused: Option<Arc<Refused>>,
     open: bool,
 }
 
 impl Item {
-    pub(crate) fn new(
-        submission: Submission,
-        signature_holds: bool,
-        mailbox: Arc<Mailbox>,
-    ) -> Self {
+    pub(crate) fn new(submission: Submission, signature_holds: bool, mailbox: Arc<Mailbox>) -> Self {
         Self {
             submission,
             signature_holds,
             mailbox,
+            refused: None,
             open: true,
         }
     }
@@ -62,11 +65,27 @@ impl Item {
         self.open = false;
     }
 
+    /// Takes the action out again, to be answered by other means.
+    pub(crate) fn into_submission(mut self) -> Submission {
+        self.open = false;
+        self.submission.clone()
+    }
+
+    /// Whether an action of its session was refused retryably before it, so that it is neither applied nor answered (A3).
+    fn is_dropped(&self) -> bool {
+        self.refused
+            .as_ref()
+            .is_some_and(|refused| refused.covers(&self.submission))
+    }
+
     fn give(&mut self, answer: Answer) {
         self.open = false;
-        let Submission {
-            action, generation, ..
-        } = &self.submission;
+        if answer.is_retryable()
+            && let Some(refused) = &self.refused
+        {
+            refused.note(&self.submission);
+        }
+        let Submission { action, generation, .. } = &self.submission;
         self.mailbox.answer(Answered {
             thread_id: action.thread_id,
             id: action.id,
@@ -78,7 +97,7 @@ impl Item {
 
 impl Drop for Item {
     fn drop(&mut self) {
-        if self.open {
+        if self.open && !self.is_dropped() {
             self.give(Answer::Refused(not_delivered()));
         }
     }
@@ -120,6 +139,7 @@ pub(crate) struct Hub {
     pub(crate) thread_id: ThreadId,
     inner: Mutex<HubInner>,
     loaded: Notify,
+    refused: Arc<Refused>,
 }
 
 pub(crate) struct HubInner {
@@ -168,6 +188,15 @@ impl Hub {
         for mailbox in inner.subscribers.values() {
             mailbox.news(self.thread_id);
         }
+    }
+
+    /// What somebody else has appended: which bodies a redaction erased isn't known, so that everything in the ring is read anew from the log (L6).
+    fn publish_foreign(&self, thread: Arc<Thread>, records: Vec<Arc<Record>>) {
+        let redacted = records.iter().any(|record| record.kind == Kind::MessageRedacted);
+        if redacted {
+            self.lock().ring = Ring::default();
+        }
+        self.publish(thread, if redacted { Vec::new() } else { records }, &[]);
     }
 
     fn set_loaded(&self, loaded: Loaded) {
@@ -233,24 +262,31 @@ impl Threads {
                     subscribers: HashMap::new(),
                 }),
                 loaded: Notify::new(),
+                refused: Arc::default(),
             })
         });
         hub.clone()
     }
 
-    /// Hands an action to its thread. One that can't be taken is answered.
-    pub(crate) fn submit(&self, shared: &Arc<Shared>, item: Item) {
+    /// Hands an action to its thread.
+    ///
+    /// # Errors
+    /// The action, where it can't be taken now: whoever has it refuses it before anything that follows it is submitted (A3).
+    pub(crate) fn submit(&self, shared: &Arc<Shared>, item: Item) -> Result<(), Item> {
         let thread_id = item.submission.action.thread_id;
-        self.send(shared, thread_id, Mail::Item(Box::new(item)));
+        self.send(shared, thread_id, Mail::Item(Box::new(item)))
+            .map_err(|mail| match mail {
+                Mail::Item(item) => *item,
+                Mail::Expire | Mail::Stop => unreachable!("what comes back is what was sent"),
+            })
     }
 
-    /// Has a thread look for specs that are due (S8).
+    /// Has a thread look for specs that are due (S8). One that is too busy is asked again with the next round.
     pub(crate) fn expire(&self, shared: &Arc<Shared>, thread_id: ThreadId) {
-        self.send(shared, thread_id, Mail::Expire);
+        let _ = self.send(shared, thread_id, Mail::Expire);
     }
 
-    /// What isn't taken is dropped, and an item answers itself then.
-    fn send(&self, shared: &Arc<Shared>, thread_id: ThreadId, mail: Mail) {
+    fn send(&self, shared: &Arc<Shared>, thread_id: ThreadId, mut mail: Mail) -> Result<(), Mail> {
         // The hub's lock is held while sending, and while an actor decides to leave: nothing is ever sent to one that is gone.
         loop {
             let hub = self.hub(thread_id);
@@ -259,16 +295,15 @@ impl Threads {
                 continue;
             }
             if self.ensure_actor(shared, &hub, &mut inner).is_err() {
-                return;
+                return Err(mail);
             }
-            if let Some(actor) = &inner.actor
-                && let Err(refused) = actor.mail.try_send(mail)
-            {
-                // Dropped after the lock: an answer rings a mailbox.
-                drop(inner);
-                drop(refused);
+            if let Mail::Item(item) = &mut mail {
+                item.refused = Some(hub.refused.clone());
             }
-            return;
+            let Some(actor) = &inner.actor else { return Err(mail) };
+            return actor.mail.try_send(mail).map_err(|refused| match refused {
+                TrySendError::Full(mail) | TrySendError::Closed(mail) => mail,
+            });
         }
     }
 
@@ -279,12 +314,7 @@ impl Threads {
             .is_some_and(|current| Arc::ptr_eq(current, hub))
     }
 
-    fn ensure_actor(
-        &self,
-        shared: &Arc<Shared>,
-        hub: &Arc<Hub>,
-        inner: &mut HubInner,
-    ) -> Result<(), OpenError> {
+    fn ensure_actor(&self, shared: &Arc<Shared>, hub: &Arc<Hub>, inner: &mut HubInner) -> Result<(), OpenError> {
         if inner.actor.is_some() {
             return Ok(());
         }
@@ -374,11 +404,18 @@ impl Threads {
         };
         if inner.actor.is_none()
             && inner.subscribers.is_empty()
-            && hubs
-                .get(&hub.thread_id)
-                .is_some_and(|kept| Arc::ptr_eq(kept, hub))
+            && hub.refused.is_empty()
+            && hubs.get(&hub.thread_id).is_some_and(|kept| Arc::ptr_eq(kept, hub))
         {
             hubs.remove(&hub.thread_id);
+        }
+    }
+
+    /// Forgets old refusals, and hubs that nobody needs any more.
+    pub(crate) fn sweep(&self) {
+        let hubs: Vec<_> = self.hubs().values().cloned().collect();
+        for hub in hubs.iter().filter(|hub| hub.refused.sweep()) {
+            self.prune(hub);
         }
     }
 
@@ -415,11 +452,7 @@ impl Drop for Registration {
     fn drop(&mut self) {
         let threads = &self.shared.threads;
         let mut inner = self.hub.lock();
-        if inner
-            .actor
-            .as_ref()
-            .is_some_and(|actor| actor.epoch == self.epoch)
-        {
+        if inner.actor.as_ref().is_some_and(|actor| actor.epoch == self.epoch) {
             inner.actor = None;
             // What stands in the hub is true, but nobody keeps it so any more.
             if !matches!(inner.loaded, Loaded::Failed) {

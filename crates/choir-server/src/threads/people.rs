@@ -9,22 +9,14 @@ use choir_protocol::de::from_value;
 use choir_protocol::entry::Kind;
 use choir_protocol::ids::{Id, ThreadId, UserId};
 use choir_protocol::json::{self, Value};
-use choir_protocol::message::{
-    ApprovalRequest, NewApproval, NewMessage, ServerMessage, StateChange,
-};
+use choir_protocol::message::{ApprovalRequest, NewApproval, NewMessage, ServerMessage, StateChange};
 use choir_protocol::thread::Outcome;
 
 use crate::Shared;
 use crate::mailbox::Push;
 
 /// Tells everyone whom the append concerns.
-pub(crate) fn tell(
-    shared: &Shared,
-    before: Option<&Thread>,
-    now: &Thread,
-    records: &[Arc<Record>],
-    facts: &Facts,
-) {
+pub(crate) fn tell(shared: &Shared, before: Option<&Thread>, now: &Thread, records: &[Arc<Record>], facts: &Facts) {
     let thread_id = now.thread_id();
     for (user, fact) in &facts.members {
         let had_joined = before
@@ -39,10 +31,7 @@ pub(crate) fn tell(
             Kind::SpecSubmitted | Kind::SpecRevised => {
                 // Where it is closed already there is nothing to decide.
                 let spec = record.about.unwrap_or(record.id);
-                if let Some(spec) = now
-                    .spec(spec)
-                    .filter(|spec| spec.revision.seq == record.seq)
-                {
+                if let Some(spec) = now.spec(spec).filter(|spec| spec.revision.seq == record.seq) {
                     let request = Push::Message(thread_id, Arc::new(approval_request(spec)));
                     for user in now.deciding() {
                         shared.registry.push(user, &request, None);
@@ -51,9 +40,7 @@ pub(crate) fn tell(
             }
             Kind::SpecResolved | Kind::ApprovalGiven => tell_author(shared, now, record),
             Kind::MemberAdded => {
-                if let Some(member) =
-                    body_of::<NewMember>(record).filter(|member| now.may_read(&member.user_id))
-                {
+                if let Some(member) = body_of::<NewMember>(record).filter(|member| now.may_read(&member.user_id)) {
                     push_event(shared, &member.user_id, thread_id, record);
                 }
             }
@@ -64,11 +51,7 @@ pub(crate) fn tell(
 
 /// A spec's author hears how it fares, while they may read the thread (S1, G7).
 fn tell_author(shared: &Shared, now: &Thread, record: &Record) {
-    if let Some(author) = record
-        .spec_author
-        .as_ref()
-        .filter(|author| now.may_read(author))
-    {
+    if let Some(author) = record.spec_author.as_ref().filter(|author| now.may_read(author)) {
         push_event(shared, author, now.thread_id(), record);
     }
 }
@@ -83,11 +66,7 @@ fn push_event(shared: &Shared, user: &UserId, thread_id: ThreadId, record: &Reco
 
 /// `state.approval_request` for a spec (V2).
 pub(crate) fn approval_request(spec: &Spec) -> ServerMessage {
-    let body = spec
-        .revision
-        .body
-        .text()
-        .and_then(|text| json::parse(text).ok());
+    let body = spec.revision.body.text().and_then(|text| json::parse(text).ok());
     let content_type = body
         .as_ref()
         .and_then(Value::as_object)

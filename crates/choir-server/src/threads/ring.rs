@@ -69,8 +69,7 @@ impl<C: Copy + PartialEq> Ring<C> {
     pub(crate) fn push(&mut self, record: Arc<Record>) {
         self.bytes += weight(&record);
         self.records.push_back(record);
-        while self.records.len() > MAX_RECORDS || (self.bytes > MAX_BYTES && self.records.len() > 1)
-        {
+        while self.records.len() > MAX_RECORDS || (self.bytes > MAX_BYTES && self.records.len() > 1) {
             if let Some(oldest) = self.records.pop_front() {
                 self.bytes -= weight(&oldest);
             }
@@ -83,8 +82,7 @@ impl<C: Copy + PartialEq> Ring<C> {
             self.erased.pop_front();
         }
         self.erased.push_back((seq, by));
-        self.frames
-            .retain(|frame| !(frame.from < seq && seq <= frame.to));
+        self.frames.retain(|frame| !(frame.from < seq && seq <= frame.to));
         if let Some(record) = self.index(seq).and_then(|at| self.records.get_mut(at))
             && matches!(record.body, Body::Present(_))
         {
@@ -184,10 +182,7 @@ mod tests {
         let head = MAX_RECORDS as u64 + 10;
         assert!(ring.after(seq(9)).is_none());
         assert_eq!(ring.after(seq(10)).unwrap().count(), MAX_RECORDS);
-        assert_eq!(
-            ring.after(seq(head - 1)).unwrap().next().unwrap().seq,
-            seq(head)
-        );
+        assert_eq!(ring.after(seq(head - 1)).unwrap().next().unwrap().seq, seq(head));
         assert_eq!(ring.after(seq(head)).unwrap().count(), 0);
         assert!(ring.after(seq(head + 1)).is_none());
         assert!(Ring::<u8>::default().after(Seq::ZERO).is_none());
@@ -200,9 +195,7 @@ mod tests {
         ring.keep(SharedFrame::new(class, seq(0), seq(2), false, Bytes::new()));
         ring.keep(SharedFrame::new(class, seq(2), seq(4), false, Bytes::new()));
         ring.erase(seq(3), seq(6));
-        assert!(
-            matches!(ring.after(seq(2)).unwrap().next().unwrap().body, Body::Erased(by) if by == seq(6))
-        );
+        assert!(matches!(ring.after(seq(2)).unwrap().next().unwrap().body, Body::Erased(by) if by == seq(6)));
         assert!(ring.frame(class, seq(0)).is_some() && ring.frame(class, seq(2)).is_none());
         assert_eq!(ring.redacted_at(), seq(6));
     }

@@ -1,4 +1,14 @@
 //! The server over real sockets, judged by raw clients: each test's name is a sentence, with the numbers of the protocol's rules.
 
+mod approval;
+mod durability;
+mod faulty;
+mod lifecycle;
+mod limits;
 mod path;
+mod refusals;
+mod requests;
+mod rights;
+mod sequence;
+mod sync;
 mod world;

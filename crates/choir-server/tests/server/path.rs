@@ -13,20 +13,11 @@ async fn a_message_goes_durably_into_the_log_and_live_to_the_others() {
     let (subscribed, snapshot) = bob.subscribes(thread).await;
     let snapshot = snapshot.unwrap();
     assert_eq!(
-        (
-            subscribed.seq.get(),
-            subscribed.head.get(),
-            snapshot.recent.to.get()
-        ),
+        (subscribed.seq.get(), subscribed.head.get(), snapshot.recent.to.get()),
         (1, 1, 1)
     );
     assert_eq!(snapshot.reason, SnapshotReason::Initial);
-    assert!(
-        snapshot
-            .members
-            .iter()
-            .any(|member| member.user_id == user("bob"))
-    );
+    assert!(snapshot.members.iter().any(|member| member.user_id == user("bob")));
 
     let (_, receipt) = alice.posts(thread, "hello").await;
     assert_eq!(
@@ -34,16 +25,10 @@ async fn a_message_goes_durably_into_the_log_and_live_to_the_others() {
         (ReceiptStatus::Committed, 2, "message_posted")
     );
     let head = world.log.head(thread).await.unwrap().unwrap();
-    assert_eq!(
-        (head.cursor.seq, head.cursor.root),
-        (receipt.seq, receipt.root)
-    );
+    assert_eq!((head.cursor.seq, head.cursor.root), (receipt.seq, receipt.root));
 
     let update = bob.update(thread).await;
-    assert_eq!(
-        (update.from.get(), update.to.get(), update.root),
-        (1, 2, receipt.root)
-    );
+    assert_eq!((update.from.get(), update.to.get(), update.root), (1, 2, receipt.root));
     assert_eq!(contents(&[update]), ["hello"]);
 
     // And the other way, since two make a conversation.
@@ -52,9 +37,6 @@ async fn a_message_goes_durably_into_the_log_and_live_to_the_others() {
     assert_eq!(contents(&[alice.update(thread).await]), ["hello yourself"]);
 
     let report = world.ended().await;
-    assert_eq!(
-        (report.connections, report.actions, report.receipts),
-        (2, 3, 3)
-    );
+    assert_eq!((report.connections, report.actions, report.receipts), (2, 3, 3));
     assert!(report.orderly);
 }

@@ -3,8 +3,8 @@
 use std::collections::{HashMap, VecDeque};
 use std::future::Future;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -13,22 +13,18 @@ use choir_log::memory::MemoryLog;
 use choir_protocol::action::{SignedAction, Unsigned};
 use choir_protocol::error::ErrorCode;
 use choir_protocol::hash::Hash;
-use choir_protocol::ids::{
-    ActionSeq, Audience, Cursor, Id, LogId, Seq, ThreadId, Timestamp, UserId,
-};
+use choir_protocol::ids::{ActionSeq, Audience, Cursor, Id, LogId, Seq, ThreadId, Timestamp, UserId};
 use choir_protocol::json::{Object, Value, object};
 use choir_protocol::key::SecretKey;
 use choir_protocol::merkle::Peaks;
 use choir_protocol::message::{
-    Auth, AuthMethod, ClientMessage, ErrorPayload, FromClient, FromServer, Hello, Receipt,
-    ServerMessage, Session, Snapshot, Subscribe, SubscribeThread, Subscribed, SubscribedThread,
+    Auth, AuthMethod, ClientMessage, ErrorPayload, FromClient, FromServer, Hello, Receipt, ServerMessage, Session,
+    Snapshot, Subscribe, SubscribeThread, Subscribed, SubscribedThread,
 };
 use choir_protocol::range::Range;
 use choir_protocol::sign::auth_text;
 use choir_server::{Config, Environment, NoRandomness, Report, Server, System};
-use choir_websocket::{
-    Config as DecoderConfig, Decoder, Event, Header, Opcode, Role, handshake, masked, write_frame,
-};
+use choir_websocket::{Config as DecoderConfig, Decoder, Event, Header, Opcode, Role, handshake, masked, write_frame};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
@@ -129,17 +125,11 @@ impl World {
         self.client_as(name, name, None).await
     }
 
-    pub(crate) async fn client_as(
-        &self,
-        name: &str,
-        client_id: &str,
-        token: Option<String>,
-    ) -> Client {
+    pub(crate) async fn client_as(&self, name: &str, client_id: &str, token: Option<String>) -> Client {
         let mut raw = self.connect().await;
         let hello = raw.hello().await;
         let secret = secret(name);
-        raw.say(auth(&hello, &secret, &self.audience, client_id, token))
-            .await;
+        raw.say(auth(&hello, &secret, &self.audience, client_id, token)).await;
         let session = loop {
             match raw.next().await.message {
                 ServerMessage::Session(session) => break session,
@@ -171,6 +161,9 @@ impl World {
                     Ok(count) => answer.extend_from_slice(&buffer[..count]),
                 }
                 let text = String::from_utf8_lossy(&answer);
+                if text.starts_with("HTTP/1.1 101") {
+                    break;
+                }
                 if let Some((head, body)) = text.split_once("\r\n\r\n")
                     && let Some(length) = head
                         .to_lowercase()
@@ -184,15 +177,12 @@ impl World {
             }
         })
         .await;
-        String::from_utf8(answer).unwrap()
+        String::from_utf8_lossy(&answer).into_owned()
     }
 
     pub(crate) async fn get(&self, path: &str) -> String {
-        self.http(&format!(
-            "GET {path} HTTP/1.1\r\nHost: {}\r\n\r\n",
-            self.address
-        ))
-        .await
+        self.http(&format!("GET {path} HTTP/1.1\r\nHost: {}\r\n\r\n", self.address))
+            .await
     }
 }
 
@@ -228,13 +218,7 @@ pub(crate) fn auth(
     session_token: Option<String>,
 ) -> ClientMessage {
     let client_id = client_id.parse().unwrap();
-    let text = auth_text(
-        audience,
-        hello.connection_id,
-        &hello.challenge,
-        &client_id,
-        "key",
-    );
+    let text = auth_text(audience, hello.connection_id, &hello.challenge, &client_id, "key");
     ClientMessage::Auth(Auth {
         method: AuthMethod::Key,
         client_id,
@@ -282,8 +266,7 @@ impl Raw {
         assert!(head.starts_with("HTTP/1.1 101"), "{head}");
         assert!(head.contains(&handshake::accept_key(&key)), "{head}");
         assert_eq!(
-            head.to_lowercase()
-                .contains("sec-websocket-protocol: choir.v1.json"),
+            head.to_lowercase().contains("sec-websocket-protocol: choir.v1.json"),
             !protocols.is_empty(),
             "{head}"
         );
@@ -350,8 +333,8 @@ impl Raw {
         loop {
             match self.decoder.poll() {
                 Ok(Some(Event::Text(text))) => {
-                    let message = FromServer::read(text.as_str())
-                        .unwrap_or_else(|bad| panic!("{bad}: {}", text.as_str()));
+                    let message =
+                        FromServer::read(text.as_str()).unwrap_or_else(|bad| panic!("{bad}: {}", text.as_str()));
                     self.heard.push_back(message);
                     return true;
                 }
@@ -443,12 +426,7 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    pub(crate) fn sign(
-        &self,
-        thread_id: ThreadId,
-        action_type: &str,
-        payload: &Object,
-    ) -> SignedAction {
+    pub(crate) fn sign(&self, thread_id: ThreadId, action_type: &str, payload: &Object) -> SignedAction {
         self.sign_as(fresh_id(), thread_id, action_type, payload, None)
     }
 
@@ -479,10 +457,15 @@ impl Client {
         *seq
     }
 
-    /// Sends an action with this number.
+    /// Sends an action with this number. The envelope's time is the one that was signed.
     pub(crate) async fn send_numbered(&mut self, seq: u64, action: &SignedAction) {
         let message = ClientMessage::Action(ActionSeq::new(seq).unwrap(), action.clone());
-        self.raw.say_as(action.id, message).await;
+        let envelope = FromClient {
+            id: action.id,
+            timestamp: action.timestamp,
+            message,
+        };
+        self.raw.text(&envelope.to_text()).await;
     }
 
     /// Sends an action with the next number.
@@ -491,32 +474,21 @@ impl Client {
         self.send_numbered(seq, action).await;
     }
 
-    pub(crate) async fn act(
-        &mut self,
-        thread_id: ThreadId,
-        action_type: &str,
-        payload: Object,
-    ) -> Id {
+    pub(crate) async fn act(&mut self, thread_id: ThreadId, action_type: &str, payload: Object) -> Id {
         let action = self.sign(thread_id, action_type, &payload);
         self.send(&action).await;
         action.id
     }
 
     /// Acts, and waits for the receipt.
-    pub(crate) async fn acts(
-        &mut self,
-        thread_id: ThreadId,
-        action_type: &str,
-        payload: Object,
-    ) -> (Id, Receipt) {
+    pub(crate) async fn acts(&mut self, thread_id: ThreadId, action_type: &str, payload: Object) -> (Id, Receipt) {
         let id = self.act(thread_id, action_type, payload).await;
         let receipt = self.receipt(id).await;
         (id, receipt)
     }
 
     pub(crate) async fn posts(&mut self, thread_id: ThreadId, content: &str) -> (Id, Receipt) {
-        self.acts(thread_id, "action.submit_message", message(content))
-            .await
+        self.acts(thread_id, "action.submit_message", message(content)).await
     }
 
     /// A private thread with these members.
@@ -524,16 +496,9 @@ impl Client {
         self.creates_with(members, Object::new()).await
     }
 
-    pub(crate) async fn creates_with(
-        &mut self,
-        members: &[(&str, &str)],
-        more: Object,
-    ) -> ThreadId {
+    pub(crate) async fn creates_with(&mut self, members: &[(&str, &str)], more: Object) -> ThreadId {
         let thread_id = fresh_thread();
-        let rows: Vec<Value> = members
-            .iter()
-            .map(|(name, role)| member(name, role).into())
-            .collect();
+        let rows: Vec<Value> = members.iter().map(|(name, role)| member(name, role).into()).collect();
         let mut payload = object! { "title": "a thread", "audience": self.audience.as_str(), "members": Value::Array(rows), "salt": salt() };
         for (name, value) in more.iter() {
             payload.insert(name, value.clone());
@@ -562,12 +527,7 @@ impl Client {
     }
 
     pub(crate) async fn answer(&mut self, id: Id) -> Result<Receipt, ErrorPayload> {
-        match self
-            .raw
-            .find(|message| message.reply_to == Some(id))
-            .await
-            .message
-        {
+        match self.raw.find(|message| message.reply_to == Some(id)).await.message {
             ServerMessage::Receipt(receipt) => Ok(receipt),
             ServerMessage::StateError(error) | ServerMessage::ConnectionError(error) => Err(error),
             other => panic!("answered by {}", other.type_name()),
@@ -580,10 +540,7 @@ impl Client {
         self.raw.find(|message| message.reply_to == Some(id)).await
     }
 
-    pub(crate) async fn subscribes(
-        &mut self,
-        thread_id: ThreadId,
-    ) -> (SubscribedThread, Option<Snapshot>) {
+    pub(crate) async fn subscribes(&mut self, thread_id: ThreadId) -> (SubscribedThread, Option<Snapshot>) {
         self.subscribes_with(thread_id, |_| {}).await
     }
 
@@ -609,12 +566,7 @@ impl Client {
             ..Subscribe::default()
         };
         let id = self.raw.say(ClientMessage::Subscribe(subscribe)).await;
-        let subscribed = match self
-            .raw
-            .find(|message| message.reply_to == Some(id))
-            .await
-            .message
-        {
+        let subscribed = match self.raw.find(|message| message.reply_to == Some(id)).await.message {
             ServerMessage::Subscribed(Subscribed::Thread(subscribed)) => subscribed,
             other => panic!("not subscribed: {other:?}"),
         };
@@ -628,8 +580,7 @@ impl Client {
 
     pub(crate) async fn snapshot(&mut self, thread_id: ThreadId) -> Snapshot {
         let is_snapshot = |message: &FromServer| {
-            message.thread_id == Some(thread_id)
-                && matches!(message.message, ServerMessage::Snapshot(_))
+            message.thread_id == Some(thread_id) && matches!(message.message, ServerMessage::Snapshot(_))
         };
         match self.raw.find(is_snapshot).await.message {
             ServerMessage::Snapshot(snapshot) => snapshot,
@@ -640,8 +591,7 @@ impl Client {
     /// The next update of a thread.
     pub(crate) async fn update(&mut self, thread_id: ThreadId) -> Range {
         let is_update = |message: &FromServer| {
-            message.thread_id == Some(thread_id)
-                && matches!(message.message, ServerMessage::ThreadUpdate(_))
+            message.thread_id == Some(thread_id) && matches!(message.message, ServerMessage::ThreadUpdate(_))
         };
         match self.raw.find(is_update).await.message {
             ServerMessage::ThreadUpdate(range) => range,
@@ -774,6 +724,3 @@ impl Verifier {
         }
     }
 }
-
-/// Something that several may look at.
-pub(crate) type Seen<T> = Arc<Mutex<Vec<T>>>;

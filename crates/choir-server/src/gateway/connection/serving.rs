@@ -18,6 +18,7 @@ use choir_protocol::thread::Visibility;
 use choir_websocket::Frame;
 
 use super::Connection;
+use crate::Shared;
 use crate::encode::{ENVELOPE_BYTES, MAX_FRAME_BYTES, RangeWriter, envelope};
 use crate::gateway::work::{Opened, Subscribe, Work};
 use crate::snapshot::Plan;
@@ -33,6 +34,7 @@ const RETRY_MS: u64 = 1_000;
 /// What a connection keeps of a thread that it follows, beside the machine's cursor.
 pub(super) struct Follow {
     pub(super) hub: Arc<Hub>,
+    interest: Interest,
     /// The view of the last time: what the client saw before it lost the right to read (Y8).
     view: View,
     /// The state that the first snapshot shows, since `control.subscribed` has announced its number (Y4).
@@ -48,6 +50,19 @@ pub(super) struct Follow {
     replayed: usize,
     /// In mode `events`: up to where they were sent.
     events_to: Seq,
+}
+
+/// A connection's interest in a thread's news, given back however it ends.
+struct Interest {
+    shared: Arc<Shared>,
+    thread_id: ThreadId,
+    connection: u64,
+}
+
+impl Drop for Interest {
+    fn drop(&mut self) {
+        self.shared.threads.unsubscribe(self.thread_id, self.connection);
+    }
 }
 
 /// What became of an attempt to send.
@@ -72,11 +87,7 @@ impl Connection {
 
     /// Ends what is held for a subscription.
     pub(super) fn forget(&mut self, thread_id: ThreadId) {
-        if self.follows.remove(&thread_id).is_some() {
-            self.shared()
-                .threads
-                .unsubscribe(thread_id, self.whom.connection);
-        }
+        self.follows.remove(&thread_id);
     }
 
     /// Begins a subscription (Y4), or refuses it.
@@ -87,24 +98,25 @@ impl Connection {
         };
         let thread_id = subscribe.thread_id;
         // First to be told, then to look, so that nothing is missed in between.
-        let told =
-            shared
-                .threads
-                .subscribe(&opened.hub, self.whom.connection, self.whom.mailbox.clone());
+        let told = shared
+            .threads
+            .subscribe(&opened.hub, self.whom.connection, self.whom.mailbox.clone());
+        // Where an earlier subscription goes on, the interest is that one's.
+        let connection = self.whom.connection;
+        let interest = (!self.follows.contains_key(&thread_id)).then(|| Interest {
+            shared,
+            thread_id,
+            connection,
+        });
         let thread = opened.hub.lock().thread().cloned();
         let (true, Some(thread)) = (told, thread) else {
             // It has left memory meanwhile.
-            self.unfollow(thread_id);
             return self.work.push_front(Work::Subscribe(subscribe));
         };
         let Some(seen) = view(&thread, &user) else {
-            self.unfollow(thread_id);
-            return self.machine.refuse_subscription(
-                now,
-                subscribe.reply_to,
-                thread_id,
-                "not_found",
-            );
+            return self
+                .machine
+                .refuse_subscription(now, subscribe.reply_to, thread_id, "not_found");
         };
         let Subscribe {
             reply_to,
@@ -132,17 +144,20 @@ impl Connection {
         );
         let Some(due) = due else {
             self.all_full |= by_all;
-            return self.unfollow(thread_id);
+            return;
         };
         self.all_count += u64::from(by_all);
+        let before = self.follows.remove(&thread_id);
+        let queued = before.as_ref().is_some_and(|before| before.queued);
+        let Some(interest) = interest.or(before.map(|before| before.interest)) else {
+            return;
+        };
         let follow = Follow {
             hub: opened.hub,
+            interest,
             view: seen.only(options.streams),
             pinned: matches!(due, Due::Snapshot(_)).then_some(thread),
-            queued: self
-                .follows
-                .get(&thread_id)
-                .is_some_and(|before| before.queued),
+            queued,
             busy: false,
             emptied_at: now.monotonic,
             look_at: None,
@@ -153,18 +168,13 @@ impl Connection {
         self.enqueue(thread_id);
     }
 
-    /// Is told no more of a thread, unless an earlier subscription goes on.
-    fn unfollow(&self, thread_id: ThreadId) {
-        if !self.follows.contains_key(&thread_id) {
-            self.shared()
-                .threads
-                .unsubscribe(thread_id, self.whom.connection);
-        }
-    }
-
     /// Serves the thread whose turn it is; false where nothing can be done now.
     pub(super) fn serve(&mut self) -> bool {
         if !self.outbox.is_empty() && self.outbox.room() < LEAST_ROOM {
+            return false;
+        }
+        // What waits for all the room gets it: other threads don't take it away again and again.
+        if self.running.is_none() && self.work.front().is_some_and(Work::fills) {
             return false;
         }
         let Some(thread_id) = self.ready.pop_front() else {
@@ -181,8 +191,9 @@ impl Connection {
 
     /// Sends the next thing that is due of a thread; false where there is no room for it.
     fn serve_thread(&mut self, thread_id: ThreadId) -> bool {
-        let (Some(user), Some(follow)) = (self.whom.user.clone(), self.follows.get_mut(&thread_id))
-        else {
+        // Before the hub's lock is taken: what the machine says may want it too.
+        self.pump();
+        let (Some(user), Some(follow)) = (self.whom.user.clone(), self.follows.get_mut(&thread_id)) else {
             return true;
         };
         let hub = follow.hub.clone();
@@ -208,13 +219,11 @@ impl Connection {
                 self.lose(thread_id, &user, &inner, after);
                 drop(inner);
                 let now = self.now();
-                self.machine
-                    .end_subscription(now, thread_id, Some("permission_denied"));
+                self.machine.end_subscription(now, thread_id, Some("permission_denied"));
                 true
             }
             (Due::Snapshot(reason), Some(seen)) => {
-                let at = (options.complete && reason == SnapshotReason::ViewChanged)
-                    .then(|| snapshot_at(reason));
+                let at = (options.complete && reason == SnapshotReason::ViewChanged).then(|| snapshot_at(reason));
                 drop(inner);
                 follow.busy = true;
                 let thread = follow.pinned.clone().unwrap_or(thread);
@@ -224,33 +233,32 @@ impl Connection {
                     options,
                     reason,
                 };
-                self.work
-                    .push_back(Work::Snapshot(thread_id, Box::new(plan), at));
+                self.work.push_back(Work::Snapshot(thread_id, Box::new(plan), at));
                 true
             }
-            (Due::Range { after, to }, Some(seen)) => match self
-                .put_from_ring(thread_id, &mut inner, options, &seen, after, to, sight.head)
-            {
-                Some(Put::Sent) => {
-                    drop(inner);
-                    self.enqueue(thread_id);
-                    true
-                }
-                Some(Put::Owed) => true,
-                Some(Put::NoRoom) => {
-                    drop(inner);
-                    self.enqueue_first(thread_id);
-                    false
-                }
-                None => {
-                    drop(inner);
-                    if let Some(follow) = self.follows.get_mut(&thread_id) {
-                        follow.busy = true;
+            (Due::Range { after, to }, Some(seen)) => {
+                match self.put_from_ring(thread_id, &mut inner, options, &seen, after, to, sight.head) {
+                    Some(Put::Sent) => {
+                        drop(inner);
+                        self.enqueue(thread_id);
+                        true
                     }
-                    self.work.push_back(Work::Read(thread_id, after));
-                    true
+                    Some(Put::Owed) => true,
+                    Some(Put::NoRoom) => {
+                        drop(inner);
+                        self.enqueue_first(thread_id);
+                        false
+                    }
+                    None => {
+                        drop(inner);
+                        if let Some(follow) = self.follows.get_mut(&thread_id) {
+                            follow.busy = true;
+                        }
+                        self.work.push_back(Work::Read(thread_id, after));
+                        true
+                    }
                 }
-            },
+            }
             (_, Some(seen)) => {
                 if options.mode == Mode::Events {
                     self.put_events(thread_id, &inner, &seen);
@@ -281,10 +289,7 @@ impl Connection {
     }
 
     /// Sends a range out of the ring: a frame of the viewer's class, where nothing in it is their own. None where the ring doesn't reach back to the cursor.
-    #[allow(
-        clippy::too_many_arguments,
-        reason = "one moment's view of one subscription"
-    )]
+    #[allow(clippy::too_many_arguments, reason = "one moment's view of one subscription")]
     fn put_from_ring(
         &mut self,
         thread_id: ThreadId,
@@ -302,8 +307,7 @@ impl Connection {
                 .after(after)
                 .map(|records| records.take_while(|record| record.seq <= to))
         };
-        let private =
-            records()?.any(|record| seen.sees_own(record.stream(), record.spec_author.as_ref()));
+        let private = records()?.any(|record| seen.sees_own(record.stream(), record.spec_author.as_ref()));
         if !private
             && let Some(frame) = inner.ring.frame(class, after)
             && (frame.to == to || (frame.cut && frame.to < to))
@@ -317,9 +321,7 @@ impl Connection {
             return Some(Put::Sent);
         }
         let mut writer = RangeWriter::new(after, options.verify, MAX_FRAME_BYTES - ENVELOPE_BYTES);
-        let whole = writer.extend(records()?.map(|record| &**record), |record| {
-            seen.sees_record(record)
-        });
+        let whole = writer.extend(records()?.map(|record| &**record), |record| seen.sees_record(record));
         let (end, shown) = (writer.to(), writer.shown());
         if shown == 0 && whole && !self.may_be_empty(thread_id) {
             return Some(Put::Owed);
@@ -351,15 +353,7 @@ impl Connection {
         Frame::text(&text).into_bytes()
     }
 
-    fn put_frame(
-        &mut self,
-        thread_id: ThreadId,
-        bytes: bytes::Bytes,
-        to: Seq,
-        head: Seq,
-        seen: &View,
-    ) {
-        self.pump();
+    fn put_frame(&mut self, thread_id: ThreadId, bytes: bytes::Bytes, to: Seq, head: Seq, seen: &View) {
         self.outbox.push(bytes);
         if let Some(subscription) = self.machine.subscription(thread_id) {
             subscription.sent_range(to, head);
@@ -405,37 +399,27 @@ impl Connection {
             }
             self.enqueue(thread_id);
         }
-        self.look_at = self
-            .follows
-            .values()
-            .filter_map(|follow| follow.look_at)
-            .min();
+        self.look_at = self.follows.values().filter_map(|follow| follow.look_at).min();
     }
 
     /// Sends what was read from the log for a client behind the ring.
     pub(super) fn serve_read(&mut self, thread_id: ThreadId, mut records: Vec<Record>) {
-        let (Some(user), Some(follow)) = (self.whom.user.clone(), self.follows.get_mut(&thread_id))
-        else {
+        self.pump();
+        let (Some(user), Some(follow)) = (self.whom.user.clone(), self.follows.get_mut(&thread_id)) else {
             return;
         };
         follow.busy = false;
         let hub = follow.hub.clone();
         let inner = hub.lock();
         let max_replay = self.whom.shared.config.limits.max_replay;
-        if let (Some(thread), Some(subscription)) = (
-            inner.thread().cloned(),
-            self.machine.subscription(thread_id),
-        ) {
+        if let (Some(thread), Some(subscription)) = (inner.thread().cloned(), self.machine.subscription(thread_id)) {
             let options = subscription.options;
             // While the log was read the right to read may have gone, and bodies may have been erased.
             let seen = view(&thread, &user).map(|seen| seen.only(options.streams));
             let sight = sight_of(&thread, &user, seen.is_some());
             inner.ring.erase_in(&mut records);
-            if let (Due::Range { after, to }, Some(seen)) =
-                (subscription.due(sight, max_replay), seen)
-                && records
-                    .first()
-                    .is_some_and(|first| first.seq == after.next())
+            if let (Due::Range { after, to }, Some(seen)) = (subscription.due(sight, max_replay), seen)
+                && records.first().is_some_and(|first| first.seq == after.next())
             {
                 records.retain(|record| record.seq <= to);
                 self.put_records(thread_id, options, &seen, after, sight.head, &records);
@@ -458,8 +442,7 @@ impl Connection {
         let mut from = after;
         let mut rest = records;
         while !rest.is_empty() {
-            let mut writer =
-                RangeWriter::new(from, options.verify, MAX_FRAME_BYTES - ENVELOPE_BYTES);
+            let mut writer = RangeWriter::new(from, options.verify, MAX_FRAME_BYTES - ENVELOPE_BYTES);
             let whole = writer.extend(rest, |record| seen.sees_record(record));
             let (to, shown) = (writer.to(), writer.shown());
             // What shows nothing moves the cursor along here, in the server's memory only by being sent: it is sent where it ends at a page's end.
@@ -492,8 +475,7 @@ impl Connection {
     /// Sends a snapshot that was built, where it is still what its viewer may see.
     pub(super) fn serve_snapshot(&mut self, thread_id: ThreadId, plan: &Plan, text: Option<&str>) {
         let now = self.now();
-        let (Some(user), Some(follow)) = (self.whom.user.clone(), self.follows.get_mut(&thread_id))
-        else {
+        let (Some(user), Some(follow)) = (self.whom.user.clone(), self.follows.get_mut(&thread_id)) else {
             return;
         };
         follow.busy = false;
@@ -508,8 +490,7 @@ impl Connection {
                 let wanted = subscription.due(sight, max_replay) == Due::Snapshot(plan.reason)
                     && subscription.options == plan.options;
                 // L6: what was redacted meanwhile may stand in it.
-                (wanted && seen.as_ref() == Some(&plan.view) && inner.ring.redacted_at() <= at)
-                    .then_some(sight.head)
+                (wanted && seen.as_ref() == Some(&plan.view) && inner.ring.redacted_at() <= at).then_some(sight.head)
             }
             _ => None,
         };
@@ -529,9 +510,7 @@ impl Connection {
             }
             (Some(_), None) => {
                 tracing::warn!(connection = self.whom.connection, %thread_id, "a subscription ends: its snapshot could not be built");
-                return self
-                    .machine
-                    .end_subscription(now, thread_id, Some("internal"));
+                return self.machine.end_subscription(now, thread_id, Some("internal"));
             }
             (None, _) => {
                 if redacted && let Some(follow) = self.follows.get_mut(&thread_id) {
@@ -575,7 +554,7 @@ impl Connection {
             .filter_map(|record| event(record))
             .collect();
         for event in events {
-            self.send(Some(thread_id), None, event);
+            self.put_message(Some(thread_id), None, event);
         }
     }
 
@@ -602,18 +581,15 @@ impl Connection {
             if takes_right(record, user) {
                 if options.mode == Mode::Events {
                     if let Some(event) = event(record) {
-                        self.send(Some(thread_id), None, event);
+                        self.put_message(Some(thread_id), None, event);
                     }
                     return;
                 }
                 let last = record.seq;
                 let mut writer = RangeWriter::new(after, options.verify, usize::MAX);
                 before.push(record);
-                writer.extend(before.into_iter().map(|record| &**record), |record| {
-                    record.seq == last
-                });
+                writer.extend(before.into_iter().map(|record| &**record), |record| record.seq == last);
                 let bytes = self.frame(thread_id, writer.finish(Hash::EMPTY, None));
-                self.pump();
                 return self.outbox.push(bytes);
             }
             if seen.sees_record(record) && options.mode == Mode::Full {
@@ -635,11 +611,10 @@ fn sight_of(thread: &Thread, user: &UserId, may_read: bool) -> Sight {
 /// Whether the entry took this user's right to read, given that they have none now.
 fn takes_right(record: &Record, user: &UserId) -> bool {
     match record.kind {
-        Kind::MemberRemoved => {
-            body_of::<RemoveMember>(record).is_some_and(|body| body.user_id == *user)
+        Kind::MemberRemoved => body_of::<RemoveMember>(record).is_some_and(|body| body.user_id == *user),
+        Kind::ThreadUpdated => {
+            body_of::<UpdateThread>(record).is_some_and(|body| body.visibility == Some(Visibility::Private))
         }
-        Kind::ThreadUpdated => body_of::<UpdateThread>(record)
-            .is_some_and(|body| body.visibility == Some(Visibility::Private)),
         _ => false,
     }
 }
