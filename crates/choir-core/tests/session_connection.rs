@@ -560,7 +560,7 @@ fn y8_live_a_widening_entry_is_sent_and_then_a_snapshot() {
         subscription.due(widened, 10_000),
         Due::Snapshot(SnapshotReason::ViewChanged)
     );
-    subscription.sent_snapshot(Seq::new(12).unwrap());
+    subscription.sent_snapshot(Seq::new(12).unwrap(), Seq::new(12).unwrap());
     assert_eq!(subscription.due(widened, 10_000), Due::Nothing);
 }
 
