@@ -38,10 +38,7 @@ async fn g2_no_answer_and_no_update_leaves_before_it_is_durable_and_what_waits_i
                 .await,
         );
     }
-    // A refusal and a duplicate, decided on what isn't durable yet, wait like all else.
-    let bad = alice.sign_as(first, thread, "action.submit_message", &message("taken"), None);
-    let bad = choir_protocol::action::SignedAction { id: first, ..bad };
-    let _ = bad;
+    // A refusal, decided on what isn't durable yet, waits like all else.
     let refused = alice
         .act(
             thread,
@@ -153,7 +150,7 @@ async fn a_panic_ends_one_threads_actor_and_not_the_server() {
 async fn a10_who_loses_the_compare_and_set_reads_on_and_decides_anew() {
     let log = FaultyLog::new();
     let world = world(&log).await;
-    let other = world_beside(&log).await;
+    let other = self::world(&log).await;
     let mut alice = world.client("alice").await;
     let thread = alice.creates(&[]).await;
     alice.subscribes(thread).await;
@@ -167,10 +164,6 @@ async fn a10_who_loses_the_compare_and_set_reads_on_and_decides_anew() {
     let seen = contents(&alice.updates_to(thread, 11).await);
     assert_eq!(seen.len(), 10);
     assert_eq!((seen[0].as_str(), seen[9].as_str()), ("there 0", "here 4"));
-}
-
-async fn world_beside(log: &Arc<FaultyLog>) -> World {
-    world(log).await
 }
 
 #[tokio::test]
@@ -216,4 +209,55 @@ async fn a7_where_that_takes_too_long_a_new_session_starts() {
     again.send_numbered(1, &action).await;
     assert_eq!(again.receipt(action.id).await.seq.get(), 2);
     assert_eq!(log.stats().entries, 2);
+}
+
+#[tokio::test]
+async fn a2_with_too_many_actions_in_flight_the_connection_is_not_read_and_then_goes_on() {
+    let log = FaultyLog::new();
+    let world = World::over(log.clone(), |config| config.limits.max_in_flight = 4).await;
+    let mut alice = world.client("alice").await;
+    let thread = alice.creates(&[]).await;
+    log.shut();
+    let asked = *log.come.borrow();
+    let mut ids = Vec::new();
+    for n in 0..10 {
+        ids.push(
+            alice
+                .act(thread, "action.submit_message", message(&n.to_string()))
+                .await,
+        );
+    }
+    log.asked(asked + 1).await;
+    let beat = alice.raw.say(choir_protocol::message::ClientMessage::Heartbeat).await;
+    let answered = alice.raw.find(|heard| heard.reply_to == Some(beat));
+    let early = tokio::time::timeout(std::time::Duration::from_millis(200), answered).await;
+    assert!(early.is_err(), "it was read in spite of four actions without an answer");
+    log.open();
+    for (n, id) in ids.into_iter().enumerate() {
+        assert_eq!(alice.receipt(id).await.seq.get(), n as u64 + 2);
+    }
+    alice.raw.find(|heard| heard.reply_to == Some(beat)).await;
+}
+
+#[tokio::test]
+async fn a3_a_full_thread_refuses_without_letting_what_follows_pass() {
+    let log = FaultyLog::new();
+    let world = World::over(log.clone(), |config| config.guard.max_active_threads = 1).await;
+    let mut alice = world.client("alice").await;
+    let thread = alice.creates(&[]).await;
+    log.shut();
+    let asked = *log.come.borrow();
+    let held = alice.act(thread, "action.submit_message", message("held")).await;
+    log.asked(asked + 1).await;
+    // The only place in memory is taken: another thread's actions are refused, and those behind them are gaps.
+    let other = crate::world::fresh_thread();
+    let payload = choir_protocol::json::object! { "title": "no room", "audience": world.audience.as_str(), "salt": crate::world::salt() };
+    let create = alice.sign(other, "action.create_thread", &payload);
+    alice.send_numbered(1, &create).await;
+    let behind = alice.sign(other, "action.submit_message", &message("behind"));
+    alice.send_numbered(2, &behind).await;
+    assert_eq!(alice.refused(create.id).await, ErrorCode::MessageDeliveryFailed);
+    assert_eq!(alice.refused(behind.id).await, ErrorCode::SequenceGap);
+    log.open();
+    alice.receipt(held).await;
 }

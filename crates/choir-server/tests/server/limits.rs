@@ -4,7 +4,7 @@ use choir_protocol::error::{ErrorCode, close};
 use choir_protocol::json::object;
 use choir_protocol::message::{ClientMessage, ServerMessage, Subscribe, SubscribeThread};
 
-use crate::world::{World, auth, fresh_id, fresh_thread, message, secret};
+use crate::world::{World, auth, fresh_thread, message, secret};
 
 #[tokio::test]
 async fn connections_that_are_not_authenticated_are_few_for_each_address() {
@@ -202,5 +202,24 @@ async fn content_over_its_limit_is_refused_for_good() {
     let refusal = alice.refusal(id).await;
     assert_eq!((refusal.code, refusal.retryable), (ErrorCode::ContentTooLarge, false));
     assert_eq!(alice.posts(thread, "short").await.1.seq.get(), 2);
-    let _ = fresh_id();
+}
+
+#[tokio::test]
+async fn a_client_that_takes_nothing_for_too_long_is_given_up() {
+    let world = World::with(|config| config.times.stalled_ms = 300).await;
+    let mut alice = world.client("alice").await;
+    let mut stalled = world.client("stalled").await;
+    let thread = alice.creates_with(&[], object! { "visibility": "public" }).await;
+    stalled.subscribes(thread).await;
+    let long = "x".repeat(60_000);
+    // More than its socket holds.
+    for _ in 0..200 {
+        alice.posts(thread, &long).await;
+    }
+    loop {
+        if world.get("/debug/stats").await.contains("\"connections\":1,") {
+            break;
+        }
+    }
+    alice.raw.settle().await;
 }

@@ -10,5 +10,6 @@ mod refusals;
 mod requests;
 mod rights;
 mod sequence;
+mod storm;
 mod sync;
 mod world;

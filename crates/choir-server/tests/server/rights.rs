@@ -3,9 +3,10 @@
 use choir_protocol::error::ErrorCode;
 use choir_protocol::json::object;
 use choir_protocol::message::{
-    ClientMessage, FromServer, ServerMessage, SnapshotReason, Subscribe, SubscribeThread, Subscribed, Unsubscribe,
+    ClientMessage, FromServer, Mode, ServerMessage, SnapshotReason, Subscribe, SubscribeThread, Subscribed, Unsubscribe,
 };
 
+use crate::faulty::FaultyLog;
 use crate::world::{Client, Verifier, World, contents, decision, fresh_thread, kinds, member, message, salt, user};
 
 async fn unsubscribed(client: &mut Client, thread: choir_protocol::ids::ThreadId) -> Option<String> {
@@ -91,41 +92,68 @@ async fn y8_a_removal_is_the_last_entry_that_the_removed_gets_and_stops_delivery
 
 #[tokio::test]
 async fn y8_who_is_behind_at_the_removal_gets_no_entry_any_more() {
-    let world = World::start().await;
-    let log = world.log.clone();
+    let log = FaultyLog::new();
+    let world = World::over(log.clone(), |_| {}).await;
     let mut alice = world.client("alice").await;
     let mut bob = world.client("bob").await;
     let thread = alice.creates(&[("bob", "reader")]).await;
     bob.subscribes(thread).await;
-    // Both in one append: when bob's connection looks, he may see neither.
-    let secret = alice.sign(thread, "action.submit_message", &message("not for bob"));
-    let removal = alice.sign(
-        thread,
-        "action.remove_member",
-        &object! { "user_id": user("bob").as_str() },
+    // While the first append is on its way the others wait, and become one: when bob's connection looks, he may see none of them.
+    log.shut();
+    let asked = *log.come.borrow();
+    let first = alice.act(thread, "action.submit_message", message("for bob")).await;
+    log.asked(asked + 1).await;
+    alice.act(thread, "action.submit_message", message("not for bob")).await;
+    let removal = object! { "user_id": user("bob").as_str() };
+    let removed = alice.act(thread, "action.remove_member", removal).await;
+    alice.raw.settle().await;
+    log.open();
+    alice.receipt(first).await;
+    alice.receipt(removed).await;
+    assert_eq!(
+        unsubscribed(&mut bob, thread).await.as_deref(),
+        Some("permission_denied")
     );
-    alice.send(&secret).await;
-    alice.send(&removal).await;
-    alice.receipt(removal.id).await;
-    let _ = log;
-    unsubscribed(&mut bob, thread).await;
-    let heard: Vec<_> = bob.raw.heard().collect();
-    // Where the two were appended apart, bob had the message while he was a member; together, he has nothing.
-    let updates: Vec<_> = heard
-        .iter()
-        .filter_map(|heard| {
-            if let ServerMessage::ThreadUpdate(range) = &heard.message {
-                Some(range.clone())
-            } else {
-                None
-            }
-        })
-        .collect();
-    let kinds = kinds(&updates);
+    let updates = bob.raw.heard().filter_map(|heard| match &heard.message {
+        ServerMessage::ThreadUpdate(range) => Some(range.clone()),
+        _ => None,
+    });
+    let seen = contents(&updates.collect::<Vec<_>>());
+    assert!(seen.is_empty() || seen == ["for bob"], "{seen:?}");
+    bob.raw.settle().await;
     assert!(
-        kinds.is_empty() || kinds == ["message_posted", "member_removed"] || kinds == ["message_posted"],
-        "{kinds:?}"
+        bob.raw
+            .heard()
+            .all(|heard| !matches!(&heard.message, ServerMessage::ThreadUpdate(range) if range.to.get() > 2))
     );
+}
+
+#[tokio::test]
+async fn y8_mode_events_hears_of_the_removal_last() {
+    let world = World::start().await;
+    let mut alice = world.client("alice").await;
+    let mut bob = world.client("bob").await;
+    let thread = alice.creates(&[("bob", "reader")]).await;
+    bob.subscribes_with(thread, |options| options.mode = Some(Mode::Events))
+        .await;
+    alice
+        .acts(
+            thread,
+            "action.remove_member",
+            object! { "user_id": user("bob").as_str() },
+        )
+        .await;
+    let last = bob.raw.next().await;
+    assert!(
+        matches!(last.message, ServerMessage::StateChange(change) if change.change_type.as_str() == "member_removed")
+    );
+    assert_eq!(
+        unsubscribed(&mut bob, thread).await.as_deref(),
+        Some("permission_denied")
+    );
+    alice.posts(thread, "without bob").await;
+    bob.raw.settle().await;
+    assert_eq!(bob.raw.heard().count(), 0);
 }
 
 #[tokio::test]
