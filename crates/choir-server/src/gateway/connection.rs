@@ -146,7 +146,8 @@ impl Connection {
         }
     }
 
-    pub(super) async fn run(mut self) {
+    /// Boxed, since a task holds whatever is moved through it more than once.
+    pub(super) async fn run(mut self: Box<Self>) {
         loop {
             // Work that is done at once, and a socket that takes everything, must not keep the others of this core waiting.
             consume_budget().await;
@@ -165,7 +166,7 @@ impl Connection {
                 Woke::Time => self.tick(),
             }
         }
-        self.finish().await;
+        Box::pin(self.finish()).await;
     }
 
     fn shared(&self) -> &Arc<Shared> {
@@ -354,7 +355,7 @@ impl Connection {
         let holds = self.signature_holds(&submission);
         let item = Item::new(submission, holds, self.whom.mailbox.clone());
         let shared = self.shared();
-        if let Err(item) = shared.threads.submit(shared, item) {
+        if let Err(Some(item)) = shared.threads.submit(shared, item) {
             let submission = item.into_submission();
             self.decline(&submission, not_delivered());
         }

@@ -245,10 +245,10 @@ impl Actor {
             self.expire = !self.waiting.is_empty();
             return Ok((batch, decided));
         }
-        let mut lookups = self.look_up().await.into_iter();
+        let lookups = self.look_up().await;
         let mut ended: HashMap<SessionId, Generation> = HashMap::new();
         let mut bytes = 0;
-        while let Some(lookups) = lookups.next() {
+        for lookups in lookups {
             let Some(item) = self.waiting.pop_front() else {
                 break;
             };
@@ -751,17 +751,13 @@ impl std::error::Error for LoadError {}
 
 /// All of some futures, at once.
 async fn join<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
-    let mut running: Vec<(Option<Pin<Box<F>>>, Option<F::Output>)> =
-        futures.map(|future| (Some(Box::pin(future)), None)).collect();
+    let mut running: Vec<Joined<F>> = futures.map(|future| Joined::Running(Box::pin(future))).collect();
     poll_fn(|context| {
         let mut pending = false;
-        for (future, done) in &mut running {
-            if let Some(polled) = future {
-                match polled.as_mut().poll(context) {
-                    Poll::Ready(output) => {
-                        *future = None;
-                        *done = Some(output);
-                    }
+        for joined in &mut running {
+            if let Joined::Running(future) = joined {
+                match future.as_mut().poll(context) {
+                    Poll::Ready(output) => *joined = Joined::Done(output),
                     Poll::Pending => pending = true,
                 }
             }
@@ -769,5 +765,14 @@ async fn join<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
         if pending { Poll::Pending } else { Poll::Ready(()) }
     })
     .await;
-    running.into_iter().filter_map(|(_, done)| done).collect()
+    let done = |joined| match joined {
+        Joined::Done(output) => Some(output),
+        Joined::Running(_) => None,
+    };
+    running.into_iter().filter_map(done).collect()
+}
+
+enum Joined<F: Future> {
+    Running(Pin<Box<F>>),
+    Done(F::Output),
 }

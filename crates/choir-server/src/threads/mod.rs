@@ -272,12 +272,12 @@ impl Threads {
     ///
     /// # Errors
     /// The action, where it can't be taken now: whoever has it refuses it before anything that follows it is submitted (A3).
-    pub(crate) fn submit(&self, shared: &Arc<Shared>, item: Item) -> Result<(), Item> {
+    pub(crate) fn submit(&self, shared: &Arc<Shared>, item: Item) -> Result<(), Option<Box<Item>>> {
         let thread_id = item.submission.action.thread_id;
         self.send(shared, thread_id, Mail::Item(Box::new(item)))
             .map_err(|mail| match mail {
-                Mail::Item(item) => *item,
-                Mail::Expire | Mail::Stop => unreachable!("what comes back is what was sent"),
+                Mail::Item(item) => Some(item),
+                Mail::Expire | Mail::Stop => None,
             })
     }
 
