@@ -12,8 +12,10 @@ use choir_protocol::merkle::Peaks;
 
 /// The longest message, unless one entry alone is longer (T6).
 pub(crate) const MAX_FRAME_BYTES: usize = 64 * 1024;
-/// What an envelope and a range need beside entries, with all their peaks: so that the whole stays within T6.
+/// What an envelope and a range need beside entries, so that the whole stays within T6.
 pub(crate) const ENVELOPE_BYTES: usize = 512;
+/// What the peaks of the longest log take: one for each bit of its number, in quotes, with a comma.
+pub(crate) const MAX_PEAKS_BYTES: usize = 64 * 67;
 
 /// The envelope of a server's message around a payload's text.
 pub(crate) fn envelope(
@@ -162,7 +164,7 @@ impl RangeWriter {
 }
 
 /// An entry as a viewer gets it: with hash and proof for those who verify, else without, but for the hash on what decisions are bound to (L5).
-fn write_entry(record: &Record, verify: bool, out: &mut String) {
+pub(crate) fn write_entry(record: &Record, verify: bool, out: &mut String) {
     let _ = write!(out, "{{\"seq\":{},\"id\":\"{}\",\"kind\":", record.seq, record.id);
     write_string(record.kind.as_str(), out);
     out.push_str(",\"author\":");

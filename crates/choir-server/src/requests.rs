@@ -16,7 +16,7 @@ use choir_protocol::message::{
 };
 
 use crate::Shared;
-use crate::encode::{ENVELOPE_BYTES, MAX_FRAME_BYTES, RangeWriter};
+use crate::encode::{ENVELOPE_BYTES, MAX_FRAME_BYTES, MAX_PEAKS_BYTES, RangeWriter};
 use crate::mailbox::Push;
 use crate::snapshot::{members_page, specs_page, to_json};
 use crate::threads::OpenError;
@@ -317,7 +317,7 @@ async fn history(
             .only(Streams::of(request.streams.as_deref()))
     };
     // From the end backwards, as far as there is room.
-    let room = MAX_FRAME_BYTES - ENVELOPE_BYTES - 64 * 68;
+    let room = MAX_FRAME_BYTES - ENVELOPE_BYTES - MAX_PEAKS_BYTES;
     let mut start = records.len();
     let mut bytes = 0;
     while let Some(record) = start.checked_sub(1).and_then(|at| records.get(at)) {

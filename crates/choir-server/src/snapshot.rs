@@ -14,7 +14,7 @@ use choir_protocol::message::{PageRequest, SnapshotReason};
 use choir_protocol::thread::{Member, Stream};
 use serde::Serialize;
 
-use crate::encode::{ENVELOPE_BYTES, MAX_FRAME_BYTES, RangeWriter};
+use crate::encode::{ENVELOPE_BYTES, MAX_FRAME_BYTES, RangeWriter, write_entry};
 
 /// How many rows a page or a snapshot holds at most (Y1, Y5).
 const MAX_MEMBERS: usize = 200;
@@ -34,6 +34,8 @@ pub(crate) struct Plan {
     pub(crate) view: View,
     pub(crate) options: Options,
     pub(crate) reason: SnapshotReason,
+    /// The last redaction when the plan was made: the log is read after it (L6).
+    pub(crate) redacted_at: Seq,
 }
 
 /// The payload of a `state.snapshot`.
@@ -43,6 +45,7 @@ pub(crate) async fn snapshot(log: &dyn Log, plan: &Plan) -> Result<String, ReadE
         view,
         options,
         reason,
+        ..
     } = plan;
     let settings = to_json(thread.settings());
     let (members, next_member) = rows(thread.members(), 0, MAX_MEMBERS, MEMBERS_BYTES, |member| {
@@ -52,7 +55,8 @@ pub(crate) async fn snapshot(log: &dyn Log, plan: &Plan) -> Result<String, ReadE
     let (open_specs, next_spec) = rows(specs.iter(), 0, MAX_SPECS, SPECS_BYTES, |spec| {
         (spec_row(spec, view), spec.id.to_string())
     });
-    let fixed = settings.len() + members.len() + open_specs.len() + ENVELOPE_BYTES + 256;
+    let peaks = if options.verify { MAX_PEAKS_BYTES } else { 0 };
+    let fixed = settings.len() + members.len() + open_specs.len() + peaks + ENVELOPE_BYTES + 256;
     let (recent, cut) = recent(log, plan, options, MAX_FRAME_BYTES.saturating_sub(fixed)).await?;
     let mut more = Vec::new();
     if let Some(next) = next_member {
@@ -88,6 +92,7 @@ async fn recent(log: &dyn Log, plan: &Plan, options: &Options, room: usize) -> R
     let earliest = Seq::saturating(head.seq.get().saturating_sub(MAX_RECENT));
     let mut cursor = start.max(earliest);
     let mut newest: VecDeque<(Record, usize)> = VecDeque::new();
+    let mut scratch = String::new();
     let mut bytes = 0;
     while cursor < head.seq {
         let records = log.read(thread_id, cursor, ReadLimit::default()).await?;
@@ -96,7 +101,7 @@ async fn recent(log: &dyn Log, plan: &Plan, options: &Options, room: usize) -> R
         }
         for record in records.into_iter().take_while(|record| record.seq <= head.seq) {
             cursor = record.seq;
-            let size = size_of_entry(&record, plan.view.sees_record(&record), options.verify);
+            let size = size_of_entry(&record, plan.view.sees_record(&record), options.verify, &mut scratch);
             bytes += size;
             newest.push_back((record, size));
             // The oldest give way: `recent` ends at the cursor, and history goes on before it (Y11). One entry may be longer than the room alone (T6).
@@ -131,12 +136,14 @@ fn records_end(newest: &VecDeque<(Record, usize)>, head: Seq) -> bool {
     newest.back().is_some_and(|(record, _)| record.seq >= head)
 }
 
-/// About what an entry takes in a range: never less.
-fn size_of_entry(record: &Record, shown: bool, verify: bool) -> usize {
-    let author = 2 * record.author.as_str().len();
+/// What an entry takes in a range, its comma included. `scratch` is room to write it in.
+fn size_of_entry(record: &Record, shown: bool, verify: bool, scratch: &mut String) -> usize {
     match (shown, verify) {
-        (true, true) => 1_200 + author + record.body.text().map_or(0, str::len),
-        (true, false) => 256 + author + record.body.text().map_or(0, str::len),
+        (true, _) => {
+            scratch.clear();
+            write_entry(record, verify, scratch);
+            scratch.len() + 1
+        }
         (false, true) => 112,
         (false, false) => 0,
     }

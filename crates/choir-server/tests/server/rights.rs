@@ -276,7 +276,11 @@ async fn y8_complete_has_its_snapshot_at_the_widening_and_every_entry_after_it()
     alice
         .acts(thread, "action.add_member", member("bob", "co_author"))
         .await;
-    alice.posts(thread, "four").await;
+    let (four, _) = alice.posts(thread, "four").await;
+    // A redaction after it takes nothing from a snapshot of before.
+    alice
+        .acts(thread, "action.redact_message", object! { "message": four.to_string() })
+        .await;
     let cursor = choir_protocol::ids::Cursor {
         seq: choir_protocol::ids::Seq::saturating(1),
         root: created,
@@ -288,7 +292,7 @@ async fn y8_complete_has_its_snapshot_at_the_widening_and_every_entry_after_it()
             options.verify = Some(true);
         })
         .await;
-    assert_eq!((subscribed.seq.get(), subscribed.head.get()), (1, 4));
+    assert_eq!((subscribed.seq.get(), subscribed.head.get()), (1, 5));
     assert_eq!(
         kinds(&bob.updates_to(thread, 3).await),
         ["message_posted", "member_added"]
@@ -301,8 +305,8 @@ async fn y8_complete_has_its_snapshot_at_the_widening_and_every_entry_after_it()
     let mut verifier = Verifier::of_snapshot(thread, &snapshot);
     let rest = bob.update(thread).await;
     verifier.apply(thread, &rest);
-    assert_eq!(contents(&[rest]), ["four"]);
-    assert_eq!(verifier.seq(), 4);
+    assert_eq!(kinds(&[rest]), ["message_posted", "message_redacted"]);
+    assert_eq!(verifier.seq(), 5);
 }
 
 #[tokio::test]

@@ -333,6 +333,8 @@ impl Raw {
         loop {
             match self.decoder.poll() {
                 Ok(Some(Event::Text(text))) => {
+                    // T6, for everything that any test hears: none posts an entry that is longer alone.
+                    assert!(text.as_str().len() <= 64 * 1024, "{} bytes", text.as_str().len());
                     let message =
                         FromServer::read(text.as_str()).unwrap_or_else(|bad| panic!("{bad}: {}", text.as_str()));
                     self.heard.push_back(message);

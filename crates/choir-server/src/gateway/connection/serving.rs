@@ -224,14 +224,17 @@ impl Connection {
             }
             (Due::Snapshot(reason), Some(seen)) => {
                 let at = (options.complete && reason == SnapshotReason::ViewChanged).then(|| snapshot_at(reason));
+                let redacted_at = inner.ring.redacted_at();
                 drop(inner);
                 follow.busy = true;
-                let thread = follow.pinned.clone().unwrap_or(thread);
+                // The state as announced, unless it may hold what was erased since.
+                let pinned = follow.pinned.clone().filter(|pinned| pinned.head().seq >= redacted_at);
                 let plan = Plan {
-                    thread,
+                    thread: pinned.unwrap_or(thread),
                     view: seen,
                     options,
                     reason,
+                    redacted_at,
                 };
                 self.work.push_back(Work::Snapshot(thread_id, Box::new(plan), at));
                 true
@@ -490,11 +493,11 @@ impl Connection {
                 let wanted = subscription.due(sight, max_replay) == Due::Snapshot(plan.reason)
                     && subscription.options == plan.options;
                 // L6: what was redacted meanwhile may stand in it.
-                (wanted && seen.as_ref() == Some(&plan.view) && inner.ring.redacted_at() <= at).then_some(sight.head)
+                (wanted && seen.as_ref() == Some(&plan.view) && inner.ring.redacted_at() == plan.redacted_at)
+                    .then_some(sight.head)
             }
             _ => None,
         };
-        let redacted = inner.ring.redacted_at() > at;
         drop(inner);
         match (sendable, text) {
             (Some(head), Some(text)) => {
@@ -512,12 +515,8 @@ impl Connection {
                 tracing::warn!(connection = self.whom.connection, %thread_id, "a subscription ends: its snapshot could not be built");
                 return self.machine.end_subscription(now, thread_id, Some("internal"));
             }
-            (None, _) => {
-                if redacted && let Some(follow) = self.follows.get_mut(&thread_id) {
-                    // The state as announced would show what was erased.
-                    follow.pinned = None;
-                }
-            }
+            // It is planned anew.
+            (None, _) => {}
         }
         self.enqueue(thread_id);
     }
