@@ -14,7 +14,7 @@ use choir_protocol::message::{PageRequest, SnapshotReason};
 use choir_protocol::thread::{Member, Stream};
 use serde::Serialize;
 
-use crate::encode::{ENVELOPE_BYTES, MAX_FRAME_BYTES, RangeWriter, write_entry};
+use crate::encode::{ENVELOPE_BYTES, MAX_FRAME_BYTES, MAX_PEAKS_BYTES, RangeWriter, write_entry};
 
 /// How many rows a page or a snapshot holds at most (Y1, Y5).
 const MAX_MEMBERS: usize = 200;
