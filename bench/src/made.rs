@@ -76,7 +76,8 @@ pub(crate) async fn thread(directory: &Path, entries: u64, progress: &ProgressBa
         made = (made + BATCH).min(entries);
         let append = batch.finish().ok_or("a batch of messages appends something")?;
         let next = append.next;
-        log.append(thread_id, append.expected.seq, append.records, append.facts).await?;
+        log.append(thread_id, append.expected.seq, append.records, append.facts)
+            .await?;
         if made / SAVE_EVERY > made.saturating_sub(BATCH) / SAVE_EVERY {
             log.save_state(thread_id, next.head().seq, next.encode());
         }
@@ -92,7 +93,9 @@ fn creation(audience: &Audience) -> Object {
 }
 
 fn message(n: u64) -> Object {
-    let content = format!("message {n}: it is about as long as what people write to one another when they are in a hurry, but not quite");
+    let content = format!(
+        "message {n}: it is about as long as what people write to one another when they are in a hurry, but not quite"
+    );
     object! { "content": content, "salt": salt(n) }
 }
 

@@ -23,12 +23,22 @@ impl Server {
             .stdout(Stdio::piped())
             .stderr(Stdio::inherit())
             .spawn()
-            .map_err(|error| format!("{} can't be started: {error}; build it first: cargo build --release -p choir-cli", choir.display()))?;
+            .map_err(|error| {
+                format!(
+                    "{} can't be started: {error}; build it first: cargo build --release -p choir-cli",
+                    choir.display()
+                )
+            })?;
         let stdout = child.stdout.take().ok_or("the server has no stdout")?;
         let mut line = String::new();
         BufReader::new(stdout).read_line(&mut line)?;
-        let ready: serde_json::Value = serde_json::from_str(&line).map_err(|_| format!("the server said {line:?} instead of being ready"))?;
-        let url = ready.get("url").and_then(serde_json::Value::as_str).ok_or("the server named no address")?.to_owned();
+        let ready: serde_json::Value =
+            serde_json::from_str(&line).map_err(|_| format!("the server said {line:?} instead of being ready"))?;
+        let url = ready
+            .get("url")
+            .and_then(serde_json::Value::as_str)
+            .ok_or("the server named no address")?
+            .to_owned();
         Ok(Self { child, url })
     }
 }

@@ -264,9 +264,7 @@ impl Action {
             Self::SubmitMessage(SubmitMessage { content_type, .. })
             | Self::ReviseSpec(ReviseSpec { content_type, .. })
             | Self::EditMessage(EditMessage { content_type, .. }) => match content_type {
-                Some(text) if !is_media_type(text) => {
-                    invalid("content_type is a media type like text/plain")
-                }
+                Some(text) if !is_media_type(text) => invalid("content_type is a media type like text/plain"),
                 _ => Ok(()),
             },
             Self::ProcessApproval(approval)
@@ -282,23 +280,16 @@ impl Action {
                 policy: None,
                 ..
             }) => invalid("update_thread names no setting"),
-            Self::AddMember(member) if member.user_id.is_choir() => {
-                invalid("choir is the server's own name")
-            }
+            Self::AddMember(member) if member.user_id.is_choir() => invalid("choir is the server's own name"),
             Self::CreateThread(CreateThread {
-                members: Some(members),
-                ..
+                members: Some(members), ..
             }) => {
-                let mut names: Vec<&UserId> =
-                    members.iter().map(|member| &member.user_id).collect();
+                let mut names: Vec<&UserId> = members.iter().map(|member| &member.user_id).collect();
                 names.sort_unstable();
                 if names.iter().any(|name| name.is_choir()) {
                     return invalid("choir is the server's own name");
                 }
-                if names
-                    .windows(2)
-                    .any(|pair| matches!(pair, [a, b] if a == b))
-                {
+                if names.windows(2).any(|pair| matches!(pair, [a, b] if a == b)) {
                     return invalid("a member is named twice");
                 }
                 Ok(())
@@ -377,9 +368,7 @@ fn is_media_type(text: &str) -> bool {
         .trim_end()
         .split_once('/')
         .is_some_and(|(kind, sub)| token(kind) && token(sub))
-        && parameters
-            .bytes()
-            .all(|b| b == b' ' || b.is_ascii_graphic())
+        && parameters.bytes().all(|b| b == b' ' || b.is_ascii_graphic())
 }
 
 /// Why a payload is `invalid_message` (or `unknown_type`). Never holds content.

@@ -46,9 +46,7 @@ pub struct Checkpoint {
 /// audience>/threads/<thread_id>` (K6).
 #[must_use]
 pub fn origin(audience: &str, thread_id: &str) -> String {
-    let host = audience
-        .split_once("://")
-        .map_or(audience, |(_, host)| host);
+    let host = audience.split_once("://").map_or(audience, |(_, host)| host);
     format!("{host}/threads/{thread_id}")
 }
 
@@ -72,18 +70,14 @@ impl Checkpoint {
     ///
     /// # Errors
     /// The first thing that fails, named.
-    pub fn verify(
-        note: &str,
-        origin: &str,
-        key: &PublicKey,
-    ) -> Result<Checkpoint, CheckpointError> {
+    pub fn verify(note: &str, origin: &str, key: &PublicKey) -> Result<Checkpoint, CheckpointError> {
         if note.bytes().any(|byte| byte < b' ' && byte != b'\n') {
             return Err(CheckpointError::Malformed("a control character"));
         }
         // The text keeps its last newline, and the empty line belongs to neither part.
-        let (text, signatures) = note.rsplit_once("\n\n").ok_or(CheckpointError::Malformed(
-            "no empty line before the signatures",
-        ))?;
+        let (text, signatures) = note
+            .rsplit_once("\n\n")
+            .ok_or(CheckpointError::Malformed("no empty line before the signatures"))?;
         let checkpoint = Checkpoint::parse_text(text)?;
         if checkpoint.origin != origin {
             return Err(CheckpointError::Origin);
@@ -129,17 +123,11 @@ impl Checkpoint {
 /// The id of a key under a name: the first 4 bytes of SHA-256(name ‖ 0x0A ‖ 0x01 ‖ key) (K6).
 #[must_use]
 pub fn key_id(name: &str, key: &PublicKey) -> [u8; 4] {
-    let [a, b, c, d, ..] =
-        *Hash::of_parts(&[name.as_bytes(), &[b'\n', ED25519], key.as_bytes()]).as_bytes();
+    let [a, b, c, d, ..] = *Hash::of_parts(&[name.as_bytes(), &[b'\n', ED25519], key.as_bytes()]).as_bytes();
     [a, b, c, d]
 }
 
-fn verify_signatures(
-    text: &str,
-    lines: &str,
-    name: &str,
-    key: &PublicKey,
-) -> Result<(), CheckpointError> {
+fn verify_signatures(text: &str, lines: &str, name: &str, key: &PublicKey) -> Result<(), CheckpointError> {
     let lines = lines
         .strip_suffix('\n')
         .ok_or(CheckpointError::Malformed("the last line has no end"))?;
@@ -150,8 +138,8 @@ fn verify_signatures(
     let prepared = PreparedKey::new(key).ok_or(CheckpointError::Key)?;
     let mut signed = false;
     for line in lines.split('\n') {
-        let (line_name, line_id, signature) = signature_line(line)
-            .ok_or(CheckpointError::Malformed("a line that is no signature"))?;
+        let (line_name, line_id, signature) =
+            signature_line(line).ok_or(CheckpointError::Malformed("a line that is no signature"))?;
         if line_name != name || line_id != id {
             continue;
         }
@@ -218,19 +206,13 @@ impl fmt::Display for CheckpointError {
             CheckpointError::Malformed(what) => {
                 write!(f, "the checkpoint isn't a signed note: {what}")
             }
-            CheckpointError::Origin => {
-                f.write_str("the checkpoint's origin is another thread or server")
-            }
+            CheckpointError::Origin => f.write_str("the checkpoint's origin is another thread or server"),
             CheckpointError::Size => f.write_str("the checkpoint's second line isn't a size"),
             CheckpointError::Root => f.write_str("the checkpoint's third line isn't a root"),
             CheckpointError::Time => f.write_str("the checkpoint's fourth line isn't a time"),
             CheckpointError::Key => f.write_str("the server's key is no valid Ed25519 key"),
-            CheckpointError::NotSigned => {
-                f.write_str("the checkpoint isn't signed by the server's key")
-            }
-            CheckpointError::Signature => {
-                f.write_str("the checkpoint's signature by the server's key doesn't hold")
-            }
+            CheckpointError::NotSigned => f.write_str("the checkpoint isn't signed by the server's key"),
+            CheckpointError::Signature => f.write_str("the checkpoint's signature by the server's key doesn't hold"),
         }
     }
 }

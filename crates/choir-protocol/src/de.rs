@@ -83,8 +83,7 @@ impl<'de> de::Deserializer<'de> for Reader<'_> {
                 Ok(value)
             }
             Value::Object(object) => {
-                let mut fields =
-                    MapDeserializer::new(object.iter().map(|(name, value)| (name, Reader(value))));
+                let mut fields = MapDeserializer::new(object.iter().map(|(name, value)| (name, Reader(value))));
                 let value = visitor.visit_map(&mut fields)?;
                 fields.end()?;
                 Ok(value)
@@ -203,19 +202,13 @@ impl<'de> serde::Deserialize<'de> for Copied {
                 Ok(Value::Bool(value))
             }
             fn visit_u64<E: de::Error>(self, value: u64) -> Result<Value, E> {
-                Number::try_from(value)
-                    .map(Value::Number)
-                    .map_err(E::custom)
+                Number::try_from(value).map(Value::Number).map_err(E::custom)
             }
             fn visit_i64<E: de::Error>(self, value: i64) -> Result<Value, E> {
-                Number::try_from(value)
-                    .map(Value::Number)
-                    .map_err(E::custom)
+                Number::try_from(value).map(Value::Number).map_err(E::custom)
             }
             fn visit_f64<E: de::Error>(self, value: f64) -> Result<Value, E> {
-                Number::try_from(value)
-                    .map(Value::Number)
-                    .map_err(E::custom)
+                Number::try_from(value).map(Value::Number).map_err(E::custom)
             }
             fn visit_str<E: de::Error>(self, text: &str) -> Result<Value, E> {
                 Ok(Value::from(text))

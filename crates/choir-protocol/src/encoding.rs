@@ -54,9 +54,7 @@ pub fn base64url_encode(bytes: &[u8]) -> String {
 /// Padding, a foreign character, white space, an impossible length, and trailing bits that aren't
 /// zero: the text wouldn't encode back to itself.
 pub fn base64url_decode(text: &str) -> Result<Vec<u8>, EncodingError> {
-    URL_SAFE_NO_PAD
-        .decode(text)
-        .map_err(|_| EncodingError::NotBase64Url)
+    URL_SAFE_NO_PAD.decode(text).map_err(|_| EncodingError::NotBase64Url)
 }
 
 /// As [`base64url_decode`], for a text of exactly `N` bytes.
@@ -145,11 +143,7 @@ fn exactly<const N: usize>(bytes: &[u8]) -> Result<[u8; N], EncodingError> {
 }
 
 fn hex_digit(value: u8) -> char {
-    char::from(if value < 10 {
-        b'0' + value
-    } else {
-        b'a' + value - 10
-    })
+    char::from(if value < 10 { b'0' + value } else { b'a' + value - 10 })
 }
 
 fn hex_value(digit: u8) -> Result<u8, EncodingError> {

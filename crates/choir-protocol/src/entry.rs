@@ -85,9 +85,7 @@ impl Kind {
             | Self::MemberAdded
             | Self::MemberJoined
             | Self::MemberRemoved => Some(Stream::Updates),
-            Self::SpecSubmitted | Self::SpecRevised | Self::SpecWithdrawn | Self::SpecResolved => {
-                Some(Stream::Specs)
-            }
+            Self::SpecSubmitted | Self::SpecRevised | Self::SpecWithdrawn | Self::SpecResolved => Some(Stream::Specs),
             Self::ApprovalGiven => Some(Stream::Approvals),
             Self::Other(_) => None,
         }
@@ -262,13 +260,7 @@ pub fn inner_hash(
 
 /// The leaf of L7: `inner` at its place in the thread's log.
 pub fn entry_leaf(thread_id: ThreadId, seq: Seq, stream: Stream, inner: &Hash) -> Hash {
-    leaf_hash(
-        alloc::format!(
-            "choir.v1 entry\n{thread_id}\n{seq}\n{}\n{inner}",
-            stream.as_str()
-        )
-        .as_bytes(),
-    )
+    leaf_hash(alloc::format!("choir.v1 entry\n{thread_id}\n{seq}\n{}\n{inner}", stream.as_str()).as_bytes())
 }
 
 impl Entry {
@@ -312,11 +304,15 @@ impl Entry {
         }))
     }
 
-    /// The key that the author signed with: the proof's, or the one that the author is (L5).
+    /// The key that the author signed with (L5): the one that the author is, and for others the proof's. None where a proof names another key than the one that
+    /// its author is: whoever holds that key isn't the author.
     pub fn signing_key(&self) -> Option<PublicKey> {
-        self.proof
-            .as_ref()
-            .and_then(|proof| proof.key.or_else(|| self.author.key()))
+        let named = self.proof.as_ref()?.key;
+        if !self.author.is_key() {
+            return named;
+        }
+        let own = self.author.key()?;
+        named.is_none_or(|named| named == own).then_some(own)
     }
 
     /// Whether the author's signature holds (K1, K2). Derived entries have none, and are not asked.
@@ -326,9 +322,7 @@ impl Entry {
             self.signing_key(),
             &self.proof,
         ) {
-            (Some(text), Some(key), Some(proof)) => {
-                crate::key::verify(&key, text.as_bytes(), &proof.sig)
-            }
+            (Some(text), Some(key), Some(proof)) => crate::key::verify(&key, text.as_bytes(), &proof.sig),
             _ => false,
         }
     }
@@ -383,9 +377,7 @@ impl<'de> Deserialize<'de> for Entry {
             (Some(own), _) => own,
             (None, Some(carried)) => carried,
             (None, None) => {
-                return Err(D::Error::custom(
-                    "an entry of an unknown kind carries its stream",
-                ));
+                return Err(D::Error::custom("an entry of an unknown kind carries its stream"));
             }
         };
         let (body, content_hash) = match (wire.body, wire.erased) {
@@ -412,5 +404,49 @@ impl<'de> Deserialize<'de> for Entry {
             content_hash,
             proof: wire.proof,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::SecretKey;
+    use crate::object;
+
+    #[test]
+    fn l5_a_proof_that_names_another_key_than_its_author_is_proves_nothing() {
+        let (alice, mallory) = (SecretKey::from_seed(&[1; 32]), SecretKey::from_seed(&[2; 32]));
+        let (thread_id, audience) = (ThreadId::from_bytes([3; 16]), "https://choir.example".parse().unwrap());
+        let body = Canonical::of_object(&object! { "content": "hi" });
+        let mut entry = Entry {
+            seq: Seq::ZERO.next(),
+            id: Id::from_bytes([4; 16]),
+            kind: Kind::MessagePosted,
+            stream: Stream::Updates,
+            author: UserId::of_key(&alice.public()),
+            timestamp: Timestamp::ZERO,
+            content_hash: Some(body.hash()),
+            body: Body::Present(body),
+            proof: None,
+        };
+        let mut signed_by = |secret: &SecretKey, named: Option<PublicKey>| {
+            let proof = |sig| Proof {
+                sent_at: Timestamp::ZERO,
+                seen: None,
+                key: named,
+                sig,
+                audience: None,
+                id: None,
+                action_type: None,
+            };
+            entry.proof = Some(proof(secret.sign(b"")));
+            let text = entry.signed_text(thread_id, &audience).unwrap();
+            entry.proof = Some(proof(secret.sign(text.as_bytes())));
+            entry.signature_holds(thread_id, &audience)
+        };
+        assert!(signed_by(&alice, None));
+        assert!(signed_by(&alice, Some(alice.public())));
+        assert!(!signed_by(&mallory, Some(mallory.public())));
+        assert!(!signed_by(&mallory, None));
     }
 }

@@ -5,10 +5,7 @@ use core::str::FromStr;
 
 /// What `error.connection` and `error.state` name in `code`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[allow(
-    missing_docs,
-    reason = "each is a code of section 11's table, explained there"
-)]
+#[allow(missing_docs, reason = "each is a code of section 11's table, explained there")]
 pub enum ErrorCode {
     AuthenticationFailed,
     TokenExpiring,
@@ -29,10 +26,12 @@ pub enum ErrorCode {
     UnknownType,
     HeartbeatTimeout,
     Internal,
+    /// One of a later version: a client takes it by its `retryable`. No server of this version sends it.
+    Unknown,
 }
 
 impl ErrorCode {
-    /// Every code.
+    /// Every code of section 11.
     pub const ALL: [Self; 19] = [
         Self::AuthenticationFailed,
         Self::TokenExpiring,
@@ -77,6 +76,7 @@ impl ErrorCode {
             Self::UnknownType => "unknown_type",
             Self::HeartbeatTimeout => "heartbeat_timeout",
             Self::Internal => "internal",
+            Self::Unknown => "unknown",
         }
     }
 
@@ -101,7 +101,8 @@ impl ErrorCode {
             | Self::ContentTooLarge
             | Self::Limit
             | Self::InvalidMessage
-            | Self::UnknownType => false,
+            | Self::UnknownType
+            | Self::Unknown => false,
         }
     }
 
@@ -126,7 +127,8 @@ impl ErrorCode {
             | Self::MessageDeliveryFailed
             | Self::InvalidMessage
             | Self::UnknownType
-            | Self::Internal => SpecificationError::MessageDeliveryFailed,
+            | Self::Internal
+            | Self::Unknown => SpecificationError::MessageDeliveryFailed,
         }
     }
 }

@@ -244,9 +244,7 @@ impl Timestamp {
 }
 
 /// A place in a log: a number and the root there (`root(seq)`), so that another history is noticed (G1r, Y7).
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 pub struct Cursor {
     /// The last entry before the place.
     pub seq: Seq,
@@ -277,10 +275,7 @@ pub mod cursor_pair {
     ///
     /// # Errors
     /// Those of the serializer.
-    pub fn serialize<S: serde::Serializer>(
-        cursor: &Option<Cursor>,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
+    pub fn serialize<S: serde::Serializer>(cursor: &Option<Cursor>, serializer: S) -> Result<S::Ok, S::Error> {
         serde::Serialize::serialize(&cursor.map(|c| (c.seq, c.root)), serializer)
     }
 
@@ -288,9 +283,7 @@ pub mod cursor_pair {
     ///
     /// # Errors
     /// Where it isn't a pair of a number and a hash.
-    pub fn deserialize<'de, D: serde::Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Option<Cursor>, D::Error> {
+    pub fn deserialize<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Cursor>, D::Error> {
         let (seq, root) = <(Seq, Hash) as serde::Deserialize>::deserialize(deserializer)?;
         Ok(Some(Cursor { seq, root }))
     }
@@ -357,6 +350,11 @@ impl UserId {
         Self(format!("{}{key}", Self::KEY_PREFIX).into())
     }
 
+    /// Whether the user is a key (C2), and not somebody whom an issuer names.
+    pub fn is_key(&self) -> bool {
+        self.0.starts_with(Self::KEY_PREFIX)
+    }
+
     /// The key that this user is, for users who are their key.
     pub fn key(&self) -> Option<PublicKey> {
         self.0.strip_prefix(Self::KEY_PREFIX)?.parse().ok()
@@ -383,8 +381,7 @@ fn parse_origin(text: &str) -> Option<&str> {
         Some(rest) => (rest, ":443"),
         None => (text.strip_prefix("http://")?, ":80"),
     };
-    let plain =
-        |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'-' | b'_');
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'-' | b'_');
     let (host, port) = match host_port.strip_prefix('[') {
         Some(rest) => {
             let (address, port) = rest.split_once(']')?;
@@ -401,9 +398,7 @@ fn parse_origin(text: &str) -> Option<&str> {
     };
     let port_ok = port.is_empty()
         || port.strip_prefix(':').is_some_and(|digits| {
-            !digits.starts_with('0')
-                && digits.bytes().all(|b| b.is_ascii_digit())
-                && digits.parse::<u16>().is_ok()
+            !digits.starts_with('0') && digits.bytes().all(|b| b.is_ascii_digit()) && digits.parse::<u16>().is_ok()
         });
     (host && port_ok && port != default_port && text.len() <= 255).then_some(host_port)
 }

@@ -180,9 +180,7 @@ impl Number {
     /// can't come near the bound.
     #[must_use]
     pub fn saturating(n: u64) -> Number {
-        Number(Repr::Integer(
-            i64::try_from(n).unwrap_or(MAX_INTEGER).min(MAX_INTEGER),
-        ))
+        Number(Repr::Integer(i64::try_from(n).unwrap_or(MAX_INTEGER).min(MAX_INTEGER)))
     }
 
     /// The integer, where it was written as one: no fraction, no exponent, not `-0` (E1).
@@ -258,9 +256,7 @@ impl TryFrom<u64> for Number {
     type Error = NumberOutOfBounds;
 
     fn try_from(integer: u64) -> Result<Number, NumberOutOfBounds> {
-        i64::try_from(integer)
-            .map_err(|_| NumberOutOfBounds)?
-            .try_into()
+        i64::try_from(integer).map_err(|_| NumberOutOfBounds)?.try_into()
     }
 }
 
@@ -268,9 +264,7 @@ impl TryFrom<usize> for Number {
     type Error = NumberOutOfBounds;
 
     fn try_from(integer: usize) -> Result<Number, NumberOutOfBounds> {
-        i64::try_from(integer)
-            .map_err(|_| NumberOutOfBounds)?
-            .try_into()
+        i64::try_from(integer).map_err(|_| NumberOutOfBounds)?.try_into()
     }
 }
 
@@ -311,9 +305,7 @@ impl Object {
     /// One without members.
     #[must_use]
     pub const fn new() -> Object {
-        Object {
-            members: Vec::new(),
-        }
+        Object { members: Vec::new() }
     }
 
     /// The value under this name.
@@ -335,10 +327,7 @@ impl Object {
     pub fn insert(&mut self, name: impl Into<String>, value: impl Into<Value>) -> Option<Value> {
         let (name, value) = (name.into(), value.into());
         match self.find(&name) {
-            Ok(at) => self
-                .members
-                .get_mut(at)
-                .map(|(_, old)| core::mem::replace(old, value)),
+            Ok(at) => self.members.get_mut(at).map(|(_, old)| core::mem::replace(old, value)),
             Err(at) => {
                 self.members.insert(at, (name, value));
                 None
@@ -354,9 +343,7 @@ impl Object {
 
     /// The members in their order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &Value)> {
-        self.members
-            .iter()
-            .map(|(name, value)| (name.as_str(), value))
+        self.members.iter().map(|(name, value)| (name.as_str(), value))
     }
 
     /// The names in their order.
@@ -377,8 +364,7 @@ impl Object {
     }
 
     fn find(&self, name: &str) -> Result<usize, usize> {
-        self.members
-            .binary_search_by(|(other, _)| compare_names(other, name))
+        self.members.binary_search_by(|(other, _)| compare_names(other, name))
     }
 
     /// None where two names are equal. Sorting costs the same for names that were made to collide
@@ -510,14 +496,11 @@ impl fmt::Display for JsonError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             JsonError::NotUtf8 => f.write_str("not UTF-8"),
-            JsonError::ByteOrderMark => {
-                f.write_str("the text begins with a byte order mark (U+FEFF)")
-            }
+            JsonError::ByteOrderMark => f.write_str("the text begins with a byte order mark (U+FEFF)"),
             JsonError::Syntax { reason, position } => write!(f, "not JSON: {reason} at {position}"),
-            JsonError::DuplicateName(position) => write!(
-                f,
-                "two members of one name in the object that ends at {position}"
-            ),
+            JsonError::DuplicateName(position) => {
+                write!(f, "two members of one name in the object that ends at {position}")
+            }
             JsonError::NumberOutOfBounds(position) => {
                 write!(f, "a number above 2^53 - 1 in magnitude at {position}")
             }
@@ -606,10 +589,7 @@ impl Door<'_> {
 
     fn inner<E: serde::de::Error>(self) -> Result<Self, E> {
         match self.levels_left.checked_sub(1) {
-            Some(levels_left) => Ok(Door {
-                levels_left,
-                ..self
-            }),
+            Some(levels_left) => Ok(Door { levels_left, ..self }),
             None => Err(self.refuse(BrokenRule::TooDeep)),
         }
     }

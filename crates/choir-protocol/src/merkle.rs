@@ -151,11 +151,7 @@ pub fn root_at<N: Nodes>(n: u64, nodes: &mut N) -> Result<Hash, N::Error> {
 ///
 /// # Errors
 /// `index` not below `size`, and where a node can't be read.
-pub fn inclusion_path<N: Nodes>(
-    index: u64,
-    size: u64,
-    nodes: &mut N,
-) -> Result<Vec<Hash>, PathError<N::Error>> {
+pub fn inclusion_path<N: Nodes>(index: u64, size: u64, nodes: &mut N) -> Result<Vec<Hash>, PathError<N::Error>> {
     if index >= size {
         return Err(PathError::OutOfRange);
     }
@@ -185,11 +181,7 @@ pub fn inclusion_path<N: Nodes>(
 ///
 /// # Errors
 /// `m` above `n`, and where a node can't be read.
-pub fn consistency_path<N: Nodes>(
-    m: u64,
-    n: u64,
-    nodes: &mut N,
-) -> Result<Vec<Hash>, PathError<N::Error>> {
+pub fn consistency_path<N: Nodes>(m: u64, n: u64, nodes: &mut N) -> Result<Vec<Hash>, PathError<N::Error>> {
     if m > n {
         return Err(PathError::OutOfRange);
     }
@@ -313,11 +305,7 @@ fn subtrees<N: Nodes>(start: u64, length: u64, nodes: &mut N) -> Result<Vec<Hash
     Ok(roots)
 }
 
-fn subtree_root<N: Nodes>(
-    start: u64,
-    length: u64,
-    nodes: &mut N,
-) -> Result<Hash, PathError<N::Error>> {
+fn subtree_root<N: Nodes>(start: u64, length: u64, nodes: &mut N) -> Result<Hash, PathError<N::Error>> {
     let roots = subtrees(start, length, nodes).map_err(PathError::Nodes)?;
     Ok(join(&roots).unwrap_or(Hash::EMPTY))
 }

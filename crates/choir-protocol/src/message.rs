@@ -15,8 +15,7 @@ use crate::entry::Kind;
 use crate::error::ErrorCode;
 use crate::hash::Hash;
 use crate::ids::{
-    ActionSeq, Audience, ClientId, ConnectionId, Cursor, Id, LogId, Seq, SessionId, ThreadId,
-    Timestamp, UserId,
+    ActionSeq, Audience, ClientId, ConnectionId, Cursor, Id, LogId, Seq, SessionId, ThreadId, Timestamp, UserId,
 };
 use crate::json::{self, JsonError, Object, Value};
 use crate::key::{PublicKey, Signature};
@@ -277,19 +276,14 @@ impl<'de> Deserialize<'de> for Subscribed {
             threads: u64,
         }
         let value = Value::deserialize(deserializer)?;
-        if value
-            .as_object()
-            .is_some_and(|fields| fields.contains("all"))
-        {
+        if value.as_object().is_some_and(|fields| fields.contains("all")) {
             let All { all, threads } = from_value(&value).map_err(D::Error::custom)?;
             if !all {
                 return Err(D::Error::custom("all is true where it is there"));
             }
             return Ok(Self::All { all, threads });
         }
-        from_value(&value)
-            .map(Self::Thread)
-            .map_err(D::Error::custom)
+        from_value(&value).map(Self::Thread).map_err(D::Error::custom)
     }
 }
 
@@ -690,6 +684,7 @@ pub struct StreamPart {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorPayload {
     /// What happened.
+    #[serde(deserialize_with = "known_code")]
     pub code: ErrorCode,
     /// For people; without secrets and other users' data.
     pub message: String,
@@ -707,6 +702,12 @@ pub struct ErrorPayload {
     /// The server's clock, with `clock_skew` (K3).
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub server_time: Option<Timestamp>,
+}
+
+/// A code, or that it is one of a later version: an action that is answered by it must not wait for ever.
+fn known_code<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<ErrorCode, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    Ok(text.parse().unwrap_or(ErrorCode::Unknown))
 }
 
 impl ErrorPayload {
@@ -860,8 +861,7 @@ impl Envelope {
             seq: None,
             why,
         };
-        let value = json::parse_to_depth(text, max_depth)
-            .map_err(|error: JsonError| invalid(error.to_string()))?;
+        let value = json::parse_to_depth(text, max_depth).map_err(|error: JsonError| invalid(error.to_string()))?;
         let Value::Object(mut fields) = value else {
             return Err(invalid("a message is a JSON object".to_owned()));
         };
@@ -869,10 +869,7 @@ impl Envelope {
         // What can be read of the envelope goes into the answer, so that its sender knows which message was meant.
         let id = fields.get("id").map(from_value::<Id>);
         let thread_id = fields.get("thread_id").map(from_value::<ThreadId>);
-        let (known_id, known_thread) = (
-            id.clone().and_then(Result::ok),
-            thread_id.clone().and_then(Result::ok),
-        );
+        let (known_id, known_thread) = (id.clone().and_then(Result::ok), thread_id.clone().and_then(Result::ok));
         let known_seq = action_seq(&fields);
         let bad = |field: &str, why: String| BadMessage {
             code: ErrorCode::InvalidMessage,
@@ -882,24 +879,16 @@ impl Envelope {
             why: alloc::format!("{field}: {why}"),
         };
         let missing = |field: &str| bad(field, "missing".to_owned());
-        let id = id
-            .ok_or_else(|| missing("id"))?
-            .map_err(|e| bad("id", e.to_string()))?;
-        let thread_id = thread_id
-            .transpose()
-            .map_err(|e| bad("thread_id", e.to_string()))?;
+        let id = id.ok_or_else(|| missing("id"))?.map_err(|e| bad("id", e.to_string()))?;
+        let thread_id = thread_id.transpose().map_err(|e| bad("thread_id", e.to_string()))?;
         let type_name = fields
             .get("type")
             .ok_or_else(|| missing("type"))?
             .as_str()
             .ok_or_else(|| bad("type", "expected a string".to_owned()))?
             .to_owned();
-        let timestamp = from_value(
-            fields
-                .get("timestamp")
-                .ok_or_else(|| missing("timestamp"))?,
-        )
-        .map_err(|e| bad("timestamp", e.to_string()))?;
+        let timestamp = from_value(fields.get("timestamp").ok_or_else(|| missing("timestamp"))?)
+            .map_err(|e| bad("timestamp", e.to_string()))?;
         let reply_to = fields
             .get("reply_to")
             .map(from_value)
@@ -936,10 +925,7 @@ impl Envelope {
             .ok_or_else(|| self.bad(ErrorCode::InvalidMessage, alloc::format!("{name}: missing")))
     }
 
-    fn optional<T: serde::de::DeserializeOwned>(
-        &self,
-        name: &str,
-    ) -> Result<Option<T>, BadMessage> {
+    fn optional<T: serde::de::DeserializeOwned>(&self, name: &str) -> Result<Option<T>, BadMessage> {
         self.fields
             .get(name)
             .map(from_value)
@@ -953,12 +939,8 @@ impl Envelope {
     }
 
     fn payload<T: serde::de::DeserializeOwned>(&self) -> Result<T, BadMessage> {
-        from_value(&Value::Object(self.payload.clone())).map_err(|error| {
-            self.bad(
-                ErrorCode::InvalidMessage,
-                alloc::format!("payload: {error}"),
-            )
-        })
+        from_value(&Value::Object(self.payload.clone()))
+            .map_err(|error| self.bad(ErrorCode::InvalidMessage, alloc::format!("payload: {error}")))
     }
 
     fn signed_action(&self) -> Result<SignedAction, BadMessage> {
@@ -967,10 +949,7 @@ impl Envelope {
                 ErrorCode::UnknownType,
                 alloc::format!("unknown type {}", printable(&self.type_name)),
             ),
-            other => self.bad(
-                ErrorCode::InvalidMessage,
-                alloc::format!("payload: {other}"),
-            ),
+            other => self.bad(ErrorCode::InvalidMessage, alloc::format!("payload: {other}")),
         })?;
         let thread_id = self.thread()?;
         let seen = self
@@ -1004,10 +983,7 @@ fn action_seq(fields: &Object) -> Option<ActionSeq> {
 
 /// A type's name as far as it can be shown: somebody's text, so short and plain.
 fn printable(text: &str) -> String {
-    text.chars()
-        .filter(|c| c.is_ascii_graphic())
-        .take(64)
-        .collect()
+    text.chars().filter(|c| c.is_ascii_graphic()).take(64).collect()
 }
 
 impl FromClient {
@@ -1028,11 +1004,7 @@ impl FromClient {
             }
             "control.subscribe" => {
                 let subscribe: Subscribe = envelope.payload()?;
-                if subscribe
-                    .threads
-                    .as_ref()
-                    .is_some_and(|threads| threads.len() > 1_000)
-                {
+                if subscribe.threads.as_ref().is_some_and(|threads| threads.len() > 1_000) {
                     return Err(invalid("payload: at most 1,000 threads in a message"));
                 }
                 if subscribe.threads.is_none() && subscribe.all != Some(true) {
@@ -1049,9 +1021,7 @@ impl FromClient {
             "control.specs" => ClientMessage::Specs(envelope.thread()?, envelope.payload()?),
             "control.mark" => ClientMessage::Mark(envelope.thread()?, envelope.payload()?),
             "control.checkpoint" => ClientMessage::Checkpoint(envelope.thread()?),
-            "action.user_action" => {
-                ClientMessage::UserAction(envelope.thread()?, envelope.payload()?)
-            }
+            "action.user_action" => ClientMessage::UserAction(envelope.thread()?, envelope.payload()?),
             "action.stream" => ClientMessage::Stream(envelope.thread()?, envelope.payload()?),
             _ => {
                 let action = envelope.signed_action()?;
@@ -1271,9 +1241,7 @@ impl FromServer {
             ServerMessage::Receipt(payload) => fields.payload(payload),
             ServerMessage::Heartbeat(payload) => fields.payload(payload),
             ServerMessage::Threads(payload) => fields.payload(payload),
-            ServerMessage::History(payload) | ServerMessage::ThreadUpdate(payload) => {
-                fields.payload(payload)
-            }
+            ServerMessage::History(payload) | ServerMessage::ThreadUpdate(payload) => fields.payload(payload),
             ServerMessage::Members(payload) => fields.payload(payload),
             ServerMessage::Specs(payload) => fields.payload(payload),
             ServerMessage::Marked(payload) => fields.payload(payload),
@@ -1286,9 +1254,7 @@ impl FromServer {
             ServerMessage::StateChange(payload) => fields.payload(payload),
             ServerMessage::UserAction(payload) => fields.payload(payload),
             ServerMessage::Stream(payload) => fields.payload(payload),
-            ServerMessage::ConnectionError(payload) | ServerMessage::StateError(payload) => {
-                fields.payload(payload)
-            }
+            ServerMessage::ConnectionError(payload) | ServerMessage::StateError(payload) => fields.payload(payload),
             ServerMessage::Unknown(_) => fields.raw_payload("{}"),
         };
         fields.end()
@@ -1341,12 +1307,7 @@ impl Fields {
 }
 
 /// The head of a `state.thread_update` or any other server message whose payload is written apart; the payload's text and `}` follow it.
-pub fn server_envelope_head(
-    id: Id,
-    type_name: &str,
-    timestamp: Timestamp,
-    thread_id: ThreadId,
-) -> String {
+pub fn server_envelope_head(id: Id, type_name: &str, timestamp: Timestamp, thread_id: ThreadId) -> String {
     let mut fields = Fields::new(id, type_name, timestamp);
     fields.thread(thread_id);
     fields.0.push_str(",\"payload\":");

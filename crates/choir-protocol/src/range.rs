@@ -61,9 +61,7 @@ pub enum RangeError {
 impl fmt::Display for RangeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Malformed => {
-                f.write_str("the range's entries are outside it, doubled or out of order")
-            }
+            Self::Malformed => f.write_str("the range's entries are outside it, doubled or out of order"),
             Self::Gap { cursor, from } => write!(
                 f,
                 "the range begins after {from}, but only what stands up to {cursor} is held"
@@ -73,12 +71,8 @@ impl fmt::Display for RangeError {
             Self::ContentHash(seq) => {
                 write!(f, "the body of entry {seq} isn't the one that was hashed")
             }
-            Self::Peaks => {
-                f.write_str("the range's peaks don't fit the number that they stand for")
-            }
-            Self::Root => {
-                f.write_str("the root that the entries give isn't the one that the range names")
-            }
+            Self::Peaks => f.write_str("the range's peaks don't fit the number that they stand for"),
+            Self::Root => f.write_str("the root that the entries give isn't the one that the range names"),
         }
     }
 }
@@ -133,11 +127,7 @@ impl Range {
     ///
     /// # Errors
     /// What is wrong with the range; `cursor` is untouched then.
-    pub fn verify(
-        &self,
-        thread_id: ThreadId,
-        cursor: &Peaks,
-    ) -> Result<(Peaks, Vec<(Seq, Hash)>), RangeError> {
+    pub fn verify(&self, thread_id: ThreadId, cursor: &Peaks) -> Result<(Peaks, Vec<(Seq, Hash)>), RangeError> {
         self.check_shape()?;
         let start = Seq::saturating(cursor.size());
         if self.from > start {
@@ -146,11 +136,7 @@ impl Range {
                 from: self.from,
             });
         }
-        let mut entries = self
-            .entries
-            .iter()
-            .filter(|entry| entry.seq > start)
-            .peekable();
+        let mut entries = self.entries.iter().filter(|entry| entry.seq > start).peekable();
         let mut hidden = self
             .hidden
             .iter()
@@ -178,9 +164,7 @@ impl Range {
                         &entry.inner().ok_or(RangeError::Unverifiable(seq))?,
                     )
                 }
-                (None, Some(Hidden(_, stream, inner))) => {
-                    entry_leaf(thread_id, seq, *stream, inner)
-                }
+                (None, Some(Hidden(_, stream, inner))) => entry_leaf(thread_id, seq, *stream, inner),
                 (None, None) => return Err(RangeError::Missing(seq)),
                 (Some(_), Some(_)) => return Err(RangeError::Malformed),
             };

@@ -132,8 +132,7 @@ impl<'de> Deserialize<'de> for Approval {
                 struct AtLeast {
                     at_least: u64,
                 }
-                let AtLeast { at_least } =
-                    AtLeast::deserialize(serde::de::value::MapAccessDeserializer::new(map))?;
+                let AtLeast { at_least } = AtLeast::deserialize(serde::de::value::MapAccessDeserializer::new(map))?;
                 if at_least == 0 {
                     return Err(serde::de::Error::custom("at_least is 1 or more"));
                 }
@@ -169,9 +168,7 @@ fn expires_ms<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u64, 
     if (MIN_EXPIRES_MS..=MAX_EXPIRES_MS).contains(&ms) {
         Ok(ms)
     } else {
-        Err(serde::de::Error::custom(
-            "expires_ms is between 1 minute and 90 days",
-        ))
+        Err(serde::de::Error::custom("expires_ms is between 1 minute and 90 days"))
     }
 }
 

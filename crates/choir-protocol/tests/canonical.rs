@@ -58,10 +58,7 @@ fn l7_the_hash_is_that_of_the_text() {
     let body = Canonical::of(&json::parse(r#"{"salt":"", "message": "x"}"#).unwrap());
     assert_eq!(body.as_str(), r#"{"message":"x","salt":""}"#);
     assert_eq!(body.hash(), Hash::of(br#"{"message":"x","salt":""}"#));
-    assert_eq!(
-        Canonical::of_object(&object! { "salt": "", "message": "x" }),
-        body
-    );
+    assert_eq!(Canonical::of_object(&object! { "salt": "", "message": "x" }), body);
     let stored = Canonical::from_trusted_storage(body.as_str());
     assert_eq!(stored.hash(), body.hash());
     assert_eq!(Canonical::of(&stored.to_value().unwrap()), body);

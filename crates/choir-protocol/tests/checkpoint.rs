@@ -27,10 +27,7 @@ fn check(note: &str) -> Result<Checkpoint, CheckpointError> {
 
 /// A note with this text that the server has signed.
 fn signed(text: &str) -> String {
-    format!(
-        "{text}\n{}",
-        signature_line(&sample().origin, &server(), text)
-    )
+    format!("{text}\n{}", signature_line(&sample().origin, &server(), text))
 }
 
 fn signature_line(name: &str, key: &SecretKey, text: &str) -> String {
@@ -51,10 +48,7 @@ fn k6_a_note_has_four_lines_and_a_signature() {
     let note = sample().sign(&server());
     let lines: Vec<&str> = note.split('\n').collect();
     assert_eq!(lines.len(), 7);
-    assert_eq!(
-        lines[0],
-        "choir.example/threads/01930000-0000-7000-8000-000000000050"
-    );
+    assert_eq!(lines[0], "choir.example/threads/01930000-0000-7000-8000-000000000050");
     assert_eq!(lines[1], "20");
     assert_eq!(lines[2], base64_encode(Hash::of(b"root").as_bytes()));
     assert_eq!(lines[3], "time 1764000000000");
@@ -92,9 +86,7 @@ fn k6_signatures_by_other_keys_are_passed_over() {
     for lines in [
         [&ours, &witness].map(String::as_str).concat(),
         [&witness, &ours].map(String::as_str).concat(),
-        [&same_id, &replaced, &cosignature, &ours]
-            .map(String::as_str)
-            .concat(),
+        [&same_id, &replaced, &cosignature, &ours].map(String::as_str).concat(),
         ours.repeat(2),
     ] {
         assert_eq!(check(&format!("{text}\n{lines}")), Ok(sample()), "{lines}");
@@ -117,12 +109,7 @@ fn k6_a_signature_of_ours_that_does_not_hold_spoils_the_note() {
         "— {name} {}\n",
         base64_encode(&[&key_id(&name, &server().public())[..], &[0; 63]].concat())
     );
-    for lines in [
-        bad.clone(),
-        format!("{bad}{good}"),
-        format!("{good}{bad}"),
-        short,
-    ] {
+    for lines in [bad.clone(), format!("{bad}{good}"), format!("{good}{bad}"), short] {
         assert_eq!(
             check(&format!("{text}\n{lines}")),
             Err(CheckpointError::Signature),
@@ -139,10 +126,7 @@ fn k6_what_fails_is_named() {
         lines[at] = line.to_owned();
         check(&signed(&(lines.join("\n") + "\n")))
     };
-    assert_eq!(
-        with(0, "other.example/threads/x"),
-        Err(CheckpointError::Origin)
-    );
+    assert_eq!(with(0, "other.example/threads/x"), Err(CheckpointError::Origin));
     for size in [
         "020",
         "+20",
@@ -159,12 +143,7 @@ fn k6_what_fails_is_named() {
     assert!(with(1, "0").is_ok() && with(1, "9007199254740991").is_ok());
     let root = Hash::of(b"root");
     let base64 = base64_encode(root.as_bytes());
-    for root in [
-        base64.trim_end_matches('='),
-        &base64[4..],
-        "",
-        &root.to_hex(),
-    ] {
+    for root in [base64.trim_end_matches('='), &base64[4..], "", &root.to_hex()] {
         assert_eq!(with(2, root), Err(CheckpointError::Root), "{root}");
     }
     for time in [

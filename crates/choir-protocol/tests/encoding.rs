@@ -1,8 +1,8 @@
 //! Base64, hex and hashes (E2, K6).
 
 use choir_protocol::encoding::{
-    EncodingError, base64_decode, base64_decode_array, base64_encode, base64url_decode,
-    base64url_decode_array, base64url_encode, hex_decode, hex_decode_array, hex_encode,
+    EncodingError, base64_decode, base64_decode_array, base64_encode, base64url_decode, base64url_decode_array,
+    base64url_encode, hex_decode, hex_decode_array, hex_encode,
 };
 use choir_protocol::hash::Hash;
 use proptest::prelude::*;
@@ -12,11 +12,7 @@ fn e2_a_base64url_text_that_does_not_encode_back_to_itself_is_refused() {
     for text in [
         "Zg==", "Zh", "Zm9", "+/+/", "Zm9vY", "Z", "Zm9v\n", " Zm9v", "Zm9v=", "é",
     ] {
-        assert_eq!(
-            base64url_decode(text),
-            Err(EncodingError::NotBase64Url),
-            "{text:?}"
-        );
+        assert_eq!(base64url_decode(text), Err(EncodingError::NotBase64Url), "{text:?}");
     }
     assert_eq!(base64url_decode("-_8"), Ok(vec![0xfb, 0xff]));
     assert_eq!(base64url_decode(""), Ok(vec![]));
@@ -25,11 +21,7 @@ fn e2_a_base64url_text_that_does_not_encode_back_to_itself_is_refused() {
 #[test]
 fn k6_base64_has_padding_and_one_spelling() {
     for text in ["Zg", "Zg=", "Zh==", "-_-_", "Zg==\n", "Zg==Zg=="] {
-        assert_eq!(
-            base64_decode(text),
-            Err(EncodingError::NotBase64),
-            "{text:?}"
-        );
+        assert_eq!(base64_decode(text), Err(EncodingError::NotBase64), "{text:?}");
     }
     assert_eq!(base64_decode("+/8="), Ok(vec![0xfb, 0xff]));
 }
@@ -44,10 +36,7 @@ fn e2_hex_is_lower_case() {
 
 #[test]
 fn a_text_of_another_length_says_which_is_due() {
-    let short = EncodingError::Length {
-        expected: 4,
-        found: 3,
-    };
+    let short = EncodingError::Length { expected: 4, found: 3 };
     assert_eq!(base64url_decode_array::<4>("Zm9v"), Err(short));
     assert_eq!(base64_decode_array::<4>("Zm9v"), Err(short));
     assert_eq!(hex_decode_array::<4>("666f6f"), Err(short));

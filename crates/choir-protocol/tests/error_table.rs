@@ -66,10 +66,7 @@ fn codes() -> BTreeMap<&'static str, (Vec<&'static str>, bool)> {
 fn section_11_names_the_codes_and_whether_they_are_retryable() {
     let mut table = codes();
     // What a client finds by itself is never sent.
-    assert_eq!(
-        table.remove("connection_lost"),
-        Some((vec!["ConnectionLost"], true))
-    );
+    assert_eq!(table.remove("connection_lost"), Some((vec!["ConnectionLost"], true)));
     for code in ErrorCode::ALL {
         let (_, retryable) = table
             .remove(code.as_str())
@@ -168,11 +165,7 @@ fn section_3_names_the_types_of_both_directions() {
     let rows = table(section("3"), "| category |");
     assert_eq!(rows.len(), 5);
     for (cell, from) in [(1, From::Client), (2, From::Server)] {
-        let documented = sorted(
-            rows.iter()
-                .flat_map(|row| quoted(row[cell]))
-                .map(|(name, _)| name),
-        );
+        let documented = sorted(rows.iter().flat_map(|row| quoted(row[cell])).map(|(name, _)| name));
         let types = types();
         let ours = types.iter().filter(|t| t.from == from).map(|t| t.name);
         assert_eq!(sorted(ours), documented);
@@ -182,17 +175,11 @@ fn section_3_names_the_types_of_both_directions() {
 #[test]
 fn section_7_names_the_actions_that_are_signed() {
     let rows = table(section("7"), "| action |");
-    let documented = rows
-        .iter()
-        .flat_map(|row| quoted(row[0]))
-        .map(|(name, _)| name);
+    let documented = rows.iter().flat_map(|row| quoted(row[0])).map(|(name, _)| name);
     assert_eq!(sorted(Action::TYPES.into_iter()), sorted(documented));
 
     // And which kind's body each is, but for a message, which may become a spec.
-    let row = rows
-        .iter()
-        .find(|row| row[0].contains("revise_spec"))
-        .unwrap();
+    let row = rows.iter().find(|row| row[0].contains("revise_spec")).unwrap();
     for ((action, _), (kind, _)) in quoted(row[0]).into_iter().zip(quoted(row[1])) {
         let kind: Kind = kind.parse().unwrap();
         assert_eq!(kind.action_type(), Some(action));

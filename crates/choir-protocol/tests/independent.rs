@@ -25,12 +25,7 @@ fn secret(input: &Object) -> SecretKey {
 
 #[test]
 fn c4_the_independent_proofs_of_a_key_are_ours() {
-    for Case {
-        name,
-        input,
-        output,
-    } in cases("independent/auth.json")
-    {
+    for Case { name, input, output } in cases("independent/auth.json") {
         let signed = auth_text(
             &typed(&input, "audience"),
             typed(&input, "connection_id"),
@@ -55,12 +50,7 @@ fn c4_the_independent_proofs_of_a_key_are_ours() {
 
 #[test]
 fn k1_the_independent_actions_are_signed_as_ours() {
-    for Case {
-        name,
-        input,
-        output,
-    } in cases("independent/action.json")
-    {
+    for Case { name, input, output } in cases("independent/action.json") {
         let audience: Audience = typed(&input, "audience");
         let user_id: UserId = typed(&input, "user_id");
         let secret = secret(&input);
@@ -78,36 +68,20 @@ fn k1_the_independent_actions_are_signed_as_ours() {
             &secret,
         )
         .unwrap();
-        assert_eq!(
-            signed.payload.as_str(),
-            text(&output, "payload_canonical"),
-            "{name}"
-        );
-        assert_eq!(
-            signed.payload_hash,
-            typed(&output, "payload_hash"),
-            "{name}"
-        );
+        assert_eq!(signed.payload.as_str(), text(&output, "payload_canonical"), "{name}");
+        assert_eq!(signed.payload_hash, typed(&output, "payload_hash"), "{name}");
         let signed_text = signed.text(&audience, &user_id);
         assert_eq!(signed_text, text(&output, "text"), "{name}");
         let hash = Hash::of(signed_text.as_bytes());
         assert_eq!(hash, typed(&output, "text_sha256"), "{name}");
         assert_eq!(signed.sig, typed(&output, "sig"), "{name}");
-        assert!(
-            signed.verify(&audience, &user_id, &secret.public()),
-            "{name}"
-        );
+        assert!(signed.verify(&audience, &user_id, &secret.public()), "{name}");
     }
 }
 
 #[test]
 fn l7_the_independent_inner_hashes_and_leaves_are_ours() {
-    for Case {
-        name,
-        input,
-        output,
-    } in cases("independent/inner-leaf.json")
-    {
+    for Case { name, input, output } in cases("independent/inner-leaf.json") {
         let sig: Option<Signature> = optional(&input, "sig");
         let inner = inner_hash(
             typed(&input, "id"),
@@ -123,12 +97,7 @@ fn l7_the_independent_inner_hashes_and_leaves_are_ours() {
         );
         assert_eq!(inner, typed(&output, "inner"), "{name}");
         let stream: Stream = typed(&input, "stream");
-        let leaf = entry_leaf(
-            typed(&input, "thread_id"),
-            typed(&input, "seq"),
-            stream,
-            &inner,
-        );
+        let leaf = entry_leaf(typed(&input, "thread_id"), typed(&input, "seq"), stream, &inner);
         assert_eq!(leaf, typed(&output, "leaf"), "{name}");
     }
 }
@@ -163,12 +132,7 @@ fn leaves_of(thread_id: ThreadId, range: &Range) -> Vec<(Seq, Hash)> {
 #[test]
 fn l8_the_independent_ranges_verify_as_they_should() {
     let (mut good, mut bad) = (0, 0);
-    for Case {
-        name,
-        input,
-        output,
-    } in cases("independent/ranges.json")
-    {
+    for Case { name, input, output } in cases("independent/ranges.json") {
         let range: Range = typed(&input, "range");
         let thread_id: ThreadId = typed(&input, "thread_id");
         let verified = range.verify(thread_id, &peaks_before(&input, &range));

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use choir_protocol::canonical;
 use choir_protocol::json::{
-    JsonError, MAX_DEPTH, MAX_INTEGER, Number, NumberOutOfBounds, Object, Value, compare_names,
-    object, parse, parse_bytes, parse_to_depth,
+    JsonError, MAX_DEPTH, MAX_INTEGER, Number, NumberOutOfBounds, Object, Value, compare_names, object, parse,
+    parse_bytes, parse_to_depth,
 };
 use proptest::prelude::*;
 
@@ -20,10 +20,7 @@ fn e1_duplicate_names_are_refused_at_every_depth() {
         r#"{"😀":1,"\ud83d\ude00":2}"#,
         r#"{"":0,"":0}"#,
     ] {
-        assert!(
-            matches!(parse(text), Err(JsonError::DuplicateName(_))),
-            "{text}"
-        );
+        assert!(matches!(parse(text), Err(JsonError::DuplicateName(_))), "{text}");
     }
     assert!(parse(r#"{"a":{"a":1},"A":[{"a":2},{"a":3}]}"#).is_ok());
 }
@@ -37,10 +34,7 @@ fn e1_lone_surrogates_are_refused_in_values_and_names() {
         r#""\udc00\ud800""#,
         r#"{"\ud800":1}"#,
     ] {
-        assert!(
-            matches!(parse(text), Err(JsonError::Syntax { .. })),
-            "{text}"
-        );
+        assert!(matches!(parse(text), Err(JsonError::Syntax { .. })), "{text}");
     }
     assert_eq!(parse(r#""\ud83d\ude00""#).unwrap().as_str(), Some("😀"));
 }
@@ -71,22 +65,12 @@ fn e1_numbers_are_judged_by_the_double_nearest_to_them() {
         "1e309",
         "-1e999999",
     ] {
-        assert!(
-            matches!(parse(text), Err(JsonError::NumberOutOfBounds(_))),
-            "{text}"
-        );
+        assert!(matches!(parse(text), Err(JsonError::NumberOutOfBounds(_))), "{text}");
     }
     let digits = "1".repeat(100_000);
-    assert!(matches!(
-        parse(&digits),
-        Err(JsonError::NumberOutOfBounds(_))
-    ));
+    assert!(matches!(parse(&digits), Err(JsonError::NumberOutOfBounds(_))));
     assert_eq!(
-        parse(&format!("0.{digits}"))
-            .unwrap()
-            .as_number()
-            .unwrap()
-            .as_f64(),
+        parse(&format!("0.{digits}")).unwrap().as_number().unwrap().as_f64(),
         1.0 / 9.0
     );
 }
@@ -108,22 +92,9 @@ fn e1_only_a_number_written_as_an_integer_is_one() {
 fn e1_nesting_ends_at_32() {
     let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
     assert!(parse(&nested(MAX_DEPTH)).is_ok());
-    assert!(matches!(
-        parse(&nested(MAX_DEPTH + 1)),
-        Err(JsonError::TooDeep(_))
-    ));
-    assert!(matches!(
-        parse(&"{\"a\":".repeat(100_000)),
-        Err(JsonError::TooDeep(_))
-    ));
-    assert!(
-        parse(&format!(
-            "{}0{}",
-            "{\"a\":".repeat(MAX_DEPTH),
-            "}".repeat(MAX_DEPTH)
-        ))
-        .is_ok()
-    );
+    assert!(matches!(parse(&nested(MAX_DEPTH + 1)), Err(JsonError::TooDeep(_))));
+    assert!(matches!(parse(&"{\"a\":".repeat(100_000)), Err(JsonError::TooDeep(_))));
+    assert!(parse(&format!("{}0{}", "{\"a\":".repeat(MAX_DEPTH), "}".repeat(MAX_DEPTH))).is_ok());
     // Side by side isn't inside one another.
     assert!(parse(&format!("[{}[]]", "[[]],".repeat(1_000))).is_ok());
 }
@@ -134,18 +105,12 @@ fn e1_what_carries_a_client_s_nesting_may_nest_deeper() {
     for depth in [1, 2, MAX_DEPTH, MAX_DEPTH + 8] {
         assert!(parse_to_depth(&nested(depth), depth).is_ok(), "{depth}");
         assert!(
-            matches!(
-                parse_to_depth(&nested(depth + 1), depth),
-                Err(JsonError::TooDeep(_))
-            ),
+            matches!(parse_to_depth(&nested(depth + 1), depth), Err(JsonError::TooDeep(_))),
             "{depth}"
         );
     }
     assert!(parse_to_depth("0", 0).is_ok());
-    assert!(matches!(
-        parse_to_depth("{}", 0),
-        Err(JsonError::TooDeep(_))
-    ));
+    assert!(matches!(parse_to_depth("{}", 0), Err(JsonError::TooDeep(_))));
 }
 
 #[test]
@@ -157,22 +122,14 @@ fn e1_noncharacters_are_let_in() {
 #[test]
 fn e1_the_value_is_the_whole_text() {
     for text in ["", " ", "1 2", "{}x", "[]]", "null,", "1\0"] {
-        assert!(
-            matches!(parse(text), Err(JsonError::Syntax { .. })),
-            "{text:?}"
-        );
+        assert!(matches!(parse(text), Err(JsonError::Syntax { .. })), "{text:?}");
     }
     assert!(parse(" \n\t\r{} \n\t\r").is_ok());
 }
 
 #[test]
 fn e4_bytes_that_are_not_utf8_have_an_error_of_their_own() {
-    for bytes in [
-        &b"\"\xff\""[..],
-        b"\xc0\x80",
-        b"{\"a\":\"\xed\xa0\x80\"}",
-        b"1\x80",
-    ] {
+    for bytes in [&b"\"\xff\""[..], b"\xc0\x80", b"{\"a\":\"\xed\xa0\x80\"}", b"1\x80"] {
         assert_eq!(parse_bytes(bytes), Err(JsonError::NotUtf8));
     }
 }
@@ -184,10 +141,7 @@ fn errors_say_what_is_wrong_and_where() {
         said("{\n  \"a\": trux\n}"),
         "not JSON: expected ident at line 2 column 11"
     );
-    assert_eq!(
-        said("[1,"),
-        "not JSON: EOF while parsing a value at line 1 column 3"
-    );
+    assert_eq!(said("[1,"), "not JSON: EOF while parsing a value at line 1 column 3");
     assert_eq!(
         said(r#""\udc00""#),
         "not JSON: lone leading surrogate in hex escape at line 1 column 7"
@@ -205,10 +159,7 @@ fn errors_say_what_is_wrong_and_where() {
         "a number above 2^53 - 1 in magnitude at line 1 column 8"
     );
     assert_eq!(said(&"[".repeat(40)), "nested too deep at line 1 column 33");
-    assert_eq!(
-        said("\u{feff}"),
-        "the text begins with a byte order mark (U+FEFF)"
-    );
+    assert_eq!(said("\u{feff}"), "the text begins with a byte order mark (U+FEFF)");
     assert_eq!(parse_bytes(b"\xff").unwrap_err().to_string(), "not UTF-8");
 }
 
@@ -242,28 +193,15 @@ fn many_names_cost_no_more_than_their_sorting() {
     }
     let twice = object(&mut (0..many).chain([0]));
     assert!(matches!(parse(&twice), Err(JsonError::DuplicateName(_))));
-    let built: Object = (0..many)
-        .rev()
-        .map(|n| (n.to_string(), Value::Null))
-        .collect();
+    let built: Object = (0..many).rev().map(|n| (n.to_string(), Value::Null)).collect();
     assert_eq!(built.len(), many);
-    assert!(
-        start.elapsed() < Duration::from_secs(30),
-        "{:?}",
-        start.elapsed()
-    );
+    assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
 }
 
 #[test]
 fn numbers_can_not_be_made_out_of_bounds() {
-    assert_eq!(
-        Number::try_from(MAX_INTEGER).unwrap().as_integer(),
-        Some(MAX_INTEGER)
-    );
-    assert_eq!(
-        Number::try_from(-MAX_INTEGER).unwrap().as_integer(),
-        Some(-MAX_INTEGER)
-    );
+    assert_eq!(Number::try_from(MAX_INTEGER).unwrap().as_integer(), Some(MAX_INTEGER));
+    assert_eq!(Number::try_from(-MAX_INTEGER).unwrap().as_integer(), Some(-MAX_INTEGER));
     assert_eq!(Number::try_from(MAX_INTEGER + 1), Err(NumberOutOfBounds));
     assert_eq!(Number::try_from(i64::MIN), Err(NumberOutOfBounds));
     assert_eq!(Number::try_from(u64::MAX), Err(NumberOutOfBounds));
@@ -293,18 +231,12 @@ fn numbers_are_equal_where_they_are_one_double() {
 #[test]
 fn objects_keep_their_names_in_utf16_order() {
     let mut object = object! { "b": 1, "\u{ff61}": 2, "😀": 3, "a": 4 };
-    assert_eq!(
-        object.names().collect::<Vec<_>>(),
-        ["a", "b", "😀", "\u{ff61}"]
-    );
+    assert_eq!(object.names().collect::<Vec<_>>(), ["a", "b", "😀", "\u{ff61}"]);
     assert_eq!(object.insert("b", true), Some(Value::from(1)));
     assert_eq!(object.insert("ab", "x"), None);
     assert_eq!(object.remove("a"), Some(Value::from(4)));
     assert_eq!(object.remove("a"), None);
-    assert_eq!(
-        object.names().collect::<Vec<_>>(),
-        ["ab", "b", "😀", "\u{ff61}"]
-    );
+    assert_eq!(object.names().collect::<Vec<_>>(), ["ab", "b", "😀", "\u{ff61}"]);
     assert_eq!(object.get("b"), Some(&Value::Bool(true)));
     assert_eq!(object.get(""), None);
     assert_eq!(object.len(), 4);
@@ -314,9 +246,7 @@ fn objects_keep_their_names_in_utf16_order() {
 
 #[test]
 fn of_equal_names_the_last_one_counts_when_an_object_is_collected() {
-    let object: Object = [("a", 1), ("b", 2), ("a", 3), ("b", 4), ("a", 5)]
-        .into_iter()
-        .collect();
+    let object: Object = [("a", 1), ("b", 2), ("a", 3), ("b", 4), ("a", 5)].into_iter().collect();
     assert_eq!(object, object! { "a": 5, "b": 4 });
 }
 

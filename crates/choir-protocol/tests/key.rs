@@ -11,10 +11,7 @@ fn key(hex: &str) -> PublicKey {
 
 #[test]
 fn k2_a_signature_holds_for_its_key_and_message_only() {
-    let (anna, ben) = (
-        SecretKey::from_seed(&[1; 32]),
-        SecretKey::from_seed(&[2; 32]),
-    );
+    let (anna, ben) = (SecretKey::from_seed(&[1; 32]), SecretKey::from_seed(&[2; 32]));
     let signature = anna.sign(b"publish");
     assert!(verify(&anna.public(), b"publish", &signature));
     assert!(!verify(&anna.public(), b"Publish", &signature));
@@ -75,9 +72,7 @@ fn k2_s_above_the_order_is_refused() {
     let secret = SecretKey::from_seed(&[3; 32]);
     let signature = *secret.sign(b"x").as_bytes();
     // S + L: the same scalar, written a second time.
-    let order =
-        hex_decode_array::<32>("edd3f55c1a631258d69cf7a2def9de1400000000000000000000000000000010")
-            .unwrap();
+    let order = hex_decode_array::<32>("edd3f55c1a631258d69cf7a2def9de1400000000000000000000000000000010").unwrap();
     let mut second = signature;
     let mut carry = 0;
     for (byte, of_order) in second[32..].iter_mut().zip(order) {
@@ -85,16 +80,8 @@ fn k2_s_above_the_order_is_refused() {
         *byte = sum as u8;
         carry = sum >> 8;
     }
-    assert!(verify(
-        &secret.public(),
-        b"x",
-        &Signature::from_bytes(signature)
-    ));
-    assert!(!verify(
-        &secret.public(),
-        b"x",
-        &Signature::from_bytes(second)
-    ));
+    assert!(verify(&secret.public(), b"x", &Signature::from_bytes(signature)));
+    assert!(!verify(&secret.public(), b"x", &Signature::from_bytes(second)));
 }
 
 #[test]

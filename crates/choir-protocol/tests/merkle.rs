@@ -2,8 +2,8 @@
 
 use choir_protocol::hash::Hash;
 use choir_protocol::merkle::{
-    Nodes, PathError, Peaks, consistency_path, inclusion_path, leaf_hash, peaks_at, root_at,
-    verify_consistency, verify_inclusion,
+    Nodes, PathError, Peaks, consistency_path, inclusion_path, leaf_hash, peaks_at, root_at, verify_consistency,
+    verify_inclusion,
 };
 use proptest::prelude::*;
 
@@ -43,9 +43,7 @@ impl Nodes for Log {
 }
 
 fn leaves(n: usize) -> Vec<Hash> {
-    (0..n)
-        .map(|n| leaf_hash(n.to_string().as_bytes()))
-        .collect()
+    (0..n).map(|n| leaf_hash(n.to_string().as_bytes())).collect()
 }
 
 #[test]
@@ -87,9 +85,7 @@ fn a_leaf_completes_one_node_for_each_trailing_zero_of_its_number() {
 fn peaks_from_elsewhere_must_be_as_many_as_the_size_has_bits() {
     let leaves = leaves(3);
     assert_eq!(
-        Peaks::from_parts(5, leaves[..2].to_vec())
-            .unwrap()
-            .as_slice(),
+        Peaks::from_parts(5, leaves[..2].to_vec()).unwrap().as_slice(),
         &leaves[..2]
     );
     assert_eq!(Peaks::from_parts(0, vec![]), Some(Peaks::new()));
@@ -121,11 +117,7 @@ fn k7_inclusion_paths_are_the_rfc_s_and_hold() {
         let root = naive::root(&leaves[..size]);
         for index in 0..size {
             let path = inclusion_path(index as u64, size as u64, &mut log).unwrap();
-            assert_eq!(
-                path,
-                naive::inclusion(index, &leaves[..size]),
-                "{index} of {size}"
-            );
+            assert_eq!(path, naive::inclusion(index, &leaves[..size]), "{index} of {size}");
             assert!(verify_inclusion(
                 &leaves[index],
                 index as u64,
@@ -165,10 +157,7 @@ fn paths_of_what_is_not_there_are_errors() {
     assert_eq!(inclusion_path(5, 5, &mut log), Err(PathError::OutOfRange));
     assert_eq!(inclusion_path(0, 0, &mut log), Err(PathError::OutOfRange));
     assert_eq!(consistency_path(6, 5, &mut log), Err(PathError::OutOfRange));
-    assert_eq!(
-        inclusion_path(0, 6, &mut log),
-        Err(PathError::Nodes(Missing(6, 1)))
-    );
+    assert_eq!(inclusion_path(0, 6, &mut log), Err(PathError::Nodes(Missing(6, 1))));
     assert_eq!(root_at(8, &mut log), Err(Missing(8, 3)));
 }
 
@@ -177,13 +166,7 @@ fn a_path_takes_few_look_ups() {
     let n = 100_000;
     let mut log = Log::of(&leaves(n));
     let bits = 17;
-    for (from, to) in [
-        (1, n),
-        (65_535, 65_536),
-        (65_536, n),
-        (99_998, 99_999),
-        (54_321, n),
-    ] {
+    for (from, to) in [(1, n), (65_535, 65_536), (65_536, n), (99_998, 99_999), (54_321, n)] {
         log.look_ups = 0;
         inclusion_path(from as u64 - 1, to as u64, &mut log).unwrap();
         assert!(log.look_ups <= 2 * bits, "{}", log.look_ups);

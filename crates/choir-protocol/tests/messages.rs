@@ -103,10 +103,7 @@ fn e4_every_message_is_taken_or_refused_as_it_must() {
             Read::Unknown(name) => assert_eq!(out("unknown"), Some(name.as_str())),
             Read::Bad(bad) => {
                 assert_eq!(out("code"), Some(bad.code.as_str()), "{}: {bad}", case.name);
-                let (id, thread) = (
-                    bad.id.map(|id| id.to_string()),
-                    bad.thread_id.map(|id| id.to_string()),
-                );
+                let (id, thread) = (bad.id.map(|id| id.to_string()), bad.thread_id.map(|id| id.to_string()));
                 assert_eq!(out("id"), id.as_deref(), "{}", case.name);
                 assert_eq!(out("thread_id"), thread.as_deref(), "{}", case.name);
                 let seq = case.output.get("seq").and_then(Value::as_unsigned);
@@ -148,12 +145,7 @@ fn e4_the_vectors_hold_every_type_in_each_direction() {
 // ------------------------------------------------------------------------------------------------------------------------------------------- properties
 
 fn any_text() -> BoxedStrategy<String> {
-    prop_oneof![
-        "[ -~]{0,12}",
-        "\\PC{0,6}",
-        Just("\u{0}\u{ffff}😀\"\\\n".to_owned())
-    ]
-    .boxed()
+    prop_oneof!["[ -~]{0,12}", "\\PC{0,6}", Just("\u{0}\u{ffff}😀\"\\\n".to_owned())].boxed()
 }
 
 fn base64(bytes: usize) -> BoxedStrategy<Value> {
@@ -190,8 +182,7 @@ const MAX: u64 = (1 << 53) - 1;
 
 /// Any value of a field's sort; none for what the example keeps.
 fn any_of(what: &'static str) -> Option<BoxedStrategy<Value>> {
-    let one_of =
-        |texts: Vec<&'static str>| prop::sample::select(texts).prop_map(Value::from).boxed();
+    let one_of = |texts: Vec<&'static str>| prop::sample::select(texts).prop_map(Value::from).boxed();
     Some(match what {
         "int" => integer(0, MAX),
         "seq" => integer(1, MAX),
@@ -200,11 +191,7 @@ fn any_of(what: &'static str) -> Option<BoxedStrategy<Value>> {
         "text" => any_text().prop_map(Value::String).boxed(),
         "json" => any_json(),
         "uuid" => any::<[u8; 16]>()
-            .prop_map(|bytes| {
-                choir_protocol::ids::Id::from_bytes(bytes)
-                    .to_string()
-                    .into()
-            })
+            .prop_map(|bytes| choir_protocol::ids::Id::from_bytes(bytes).to_string().into())
             .boxed(),
         "hash" => any::<[u8; 32]>()
             .prop_map(|bytes| choir_protocol::encoding::hex_encode(&bytes).into())
@@ -215,11 +202,7 @@ fn any_of(what: &'static str) -> Option<BoxedStrategy<Value>> {
         "client" => "[A-Za-z0-9._-]{1,64}".prop_map(Value::String).boxed(),
         "agent" => "[ -~]{0,128}".prop_map(Value::String).boxed(),
         "user" => "[a-z]{1,8}:\\PC{1,60}".prop_map(Value::String).boxed(),
-        "origin" => one_of(vec![
-            "https://a",
-            "http://127.0.0.1:7400",
-            "https://[::1]:1",
-        ]),
+        "origin" => one_of(vec!["https://a", "http://127.0.0.1:7400", "https://[::1]:1"]),
         "media" => one_of(vec!["text/plain", "application/vnd.x+json", "a/b; q=\"c\""]),
         "kind" => one_of(vec!["spec_revised", "approval_given", "member_joined"]),
         "approval" => prop_oneof![
@@ -231,6 +214,7 @@ fn any_of(what: &'static str) -> Option<BoxedStrategy<Value>> {
         _ => {
             let words = what
                 .strip_prefix("enum(")
+                .or_else(|| what.strip_prefix("code("))
                 .and_then(|what| what.strip_suffix(')'));
             one_of(words.unwrap().split('|').collect())
         }
@@ -267,17 +251,13 @@ fn any_message(t: &Type) -> BoxedStrategy<Object> {
             })
             .boxed();
     }
-    strategy
-        .prop_map(|message| message.into_object().unwrap())
-        .boxed()
+    strategy.prop_map(|message| message.into_object().unwrap()).boxed()
 }
 
 fn any_message_of_any_type() -> BoxedStrategy<(From, &'static str, Object)> {
     let types = types().into_iter().map(|t| {
         let (from, name) = (t.from, t.name);
-        any_message(&t)
-            .prop_map(move |message| (from, name, message))
-            .boxed()
+        any_message(&t).prop_map(move |message| (from, name, message)).boxed()
     });
     prop::strategy::Union::new(types).boxed()
 }
@@ -381,10 +361,7 @@ fn y3_a_subscribe_names_at_most_1000_threads() {
         FromClient::read(&to_string(&envelope.into()))
     };
     assert!(subscribe(1_000).is_ok());
-    assert_eq!(
-        subscribe(1_001).unwrap_err().code,
-        ErrorCode::InvalidMessage
-    );
+    assert_eq!(subscribe(1_001).unwrap_err().code, ErrorCode::InvalidMessage);
 }
 
 #[test]

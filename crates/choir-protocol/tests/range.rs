@@ -79,12 +79,7 @@ impl Log {
                 },
                 proof: (!is_derived).then_some(proof),
             };
-            let leaf = entry_leaf(
-                thread_id(),
-                entry.seq,
-                entry.stream,
-                &entry.inner().unwrap(),
-            );
+            let leaf = entry_leaf(thread_id(), entry.seq, entry.stream, &entry.inner().unwrap());
             log.leaves.push(leaf);
             log.entries.push(entry);
             log.seen.push(is_seen);
@@ -102,9 +97,7 @@ impl Log {
 
     fn range(&self, from: usize, to: usize) -> Range {
         let part = || self.entries[from..to].iter().zip(&self.seen[from..to]);
-        let hidden = part()
-            .filter(|(_, seen)| !**seen)
-            .map(|(entry, _)| hide(entry));
+        let hidden = part().filter(|(_, seen)| !**seen).map(|(entry, _)| hide(entry));
         Range {
             from: seq(from),
             to: seq(to),
@@ -313,8 +306,7 @@ fn l8_each_way_of_changing_a_range_can_happen() {
     let log = Log::new(drafts.collect());
     let range = log.range(3, 12);
     for which in 0..WAYS {
-        let happened = (0..64)
-            .any(|seed| mutated(&log, &range, which, index(seed)).is_some_and(|bad| bad != range));
+        let happened = (0..64).any(|seed| mutated(&log, &range, which, index(seed)).is_some_and(|bad| bad != range));
         assert!(happened, "{which}");
     }
 }

@@ -7,9 +7,7 @@ use choir_protocol::entry::Entry;
 use choir_protocol::error::ErrorCode;
 use choir_protocol::ids::{ActionSeq, Cursor};
 use choir_protocol::json::{self, Value};
-use choir_protocol::message::{
-    FromClient, FromServer, Hello, ServerMessage, Subscribed, SubscribedThread,
-};
+use choir_protocol::message::{FromClient, FromServer, Hello, ServerMessage, Subscribed, SubscribedThread};
 use choir_protocol::object;
 use serde::de::DeserializeOwned;
 
@@ -21,10 +19,7 @@ fn read<T: DeserializeOwned>(text: &str) -> Result<T, String> {
 fn e1_content_comes_in_by_the_strict_door_alone() {
     let text = r#"{"content":{"a":[1,null,"x"]},"salt":"MmG0qPvlS0fAEJscxxqctQ"}"#;
     let by_the_door: SubmitMessage = read(text).unwrap();
-    assert_eq!(
-        by_the_door.content,
-        json::parse(r#"{"a":[1,null,"x"]}"#).unwrap()
-    );
+    assert_eq!(by_the_door.content, json::parse(r#"{"a":[1,null,"x"]}"#).unwrap());
     assert!(serde_json::from_str::<SubmitMessage>(text).is_err());
     for text in ["null", "1", "\"x\"", "[]", "{}", "[[1]]"] {
         assert!(serde_json::from_str::<Value>(text).is_err(), "{text}");
@@ -53,9 +48,7 @@ fn e4_an_object_is_no_array_of_its_fields() {
 #[test]
 fn e4_null_is_no_absent_field() {
     let row = |role: &str| {
-        format!(
-            r#"{{"seq":1,"head":2,{role}"streams":["updates"],"mode":"full","messages":1,"marked":0}}"#
-        )
+        format!(r#"{{"seq":1,"head":2,{role}"streams":["updates"],"mode":"full","messages":1,"marked":0}}"#)
     };
     let thread: SubscribedThread = read(&row("")).unwrap();
     assert_eq!(read(&row("")), Ok(Subscribed::Thread(thread)));
@@ -65,10 +58,7 @@ fn e4_null_is_no_absent_field() {
 
 #[test]
 fn y4_the_end_of_all_says_all() {
-    let end = Subscribed::All {
-        all: true,
-        threads: 3,
-    };
+    let end = Subscribed::All { all: true, threads: 3 };
     assert_eq!(read(r#"{"all":true,"threads":3}"#), Ok(end));
     for wrong in [
         r#"{"all":false,"threads":3}"#,
@@ -106,10 +96,7 @@ fn c1_a_challenge_is_one_line_of_32_bytes() {
 #[test]
 fn l1_a_later_versions_action_may_carry_what_is_reserved() {
     let payload = object! { "attachments": Value::Array(vec![]) };
-    assert_eq!(
-        Action::read("action.react", &payload),
-        Err(PayloadError::UnknownType)
-    );
+    assert_eq!(Action::read("action.react", &payload), Err(PayloadError::UnknownType));
     assert_eq!(
         Action::read("action.join", &payload),
         Err(PayloadError::Reserved("attachments"))
@@ -134,10 +121,7 @@ fn a3_a_bad_action_names_its_number_where_that_could_be_read() {
     assert_eq!(join(r#","seq":7"#), Some(7));
     assert_eq!(join(r#","seq":7,"timestamp":1"#), Some(7));
     assert_eq!(join(r#","seq":7,"timestamp":1,"payload":[]"#), Some(7));
-    assert_eq!(
-        join(r#","seq":7,"timestamp":1,"payload":{},"seen":0"#),
-        Some(7)
-    );
+    assert_eq!(join(r#","seq":7,"timestamp":1,"payload":{},"seen":0"#), Some(7));
     assert_eq!(join(r#","seq":0,"timestamp":1,"payload":{}"#), None);
     assert_eq!(join(r#","seq":"7","timestamp":1,"payload":{}"#), None);
     assert_eq!(number("control.mark", r#","seq":7"#), None);
@@ -150,10 +134,7 @@ fn a3_a_bad_action_names_its_number_where_that_could_be_read() {
 fn e3_an_unknown_types_name_is_written_as_text() {
     let text = envelope(r#"event.\"new\\"#, r#","timestamp":1,"payload":{}"#);
     let message = FromServer::read(&text).unwrap();
-    assert_eq!(
-        message.message,
-        ServerMessage::Unknown(r#"event."new\"#.to_owned())
-    );
+    assert_eq!(message.message, ServerMessage::Unknown(r#"event."new\"#.to_owned()));
     assert_eq!(FromServer::read(&message.to_text()), Ok(message));
 }
 

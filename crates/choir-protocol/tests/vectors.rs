@@ -48,9 +48,7 @@ fn e1_texts_agree_with_a_lax_parser_but_for_the_rules_beyond_json() {
             Some("duplicate name") => assert!(lax.is_ok(), "{}", case.name),
             Some("number out of bounds") => {
                 // Refused by the lax parser too where it is beyond every double.
-                let beyond = |number: &serde_json::Value| {
-                    number.as_f64().unwrap().abs() > 9_007_199_254_740_991.0
-                };
+                let beyond = |number: &serde_json::Value| number.as_f64().unwrap().abs() > 9_007_199_254_740_991.0;
                 let number = lax.map(|value| value.pointer("/x/0/y").unwrap_or(&value).clone());
                 assert!(
                     number.is_err() || number.is_ok_and(|number| beyond(&number)),
@@ -86,10 +84,7 @@ fn l2_canonical_texts_agree_with_another_library() {
             "{}",
             case.name
         );
-        assert_eq!(
-            text(&case.output, "sha256"),
-            Hash::of(canonical.as_bytes()).to_string()
-        );
+        assert_eq!(text(&case.output, "sha256"), Hash::of(canonical.as_bytes()).to_string());
     }
 }
 
@@ -130,19 +125,12 @@ const RFC_8785_NUMBERS: &[(&str, &str)] = &[
 #[test]
 fn l2_canonical_texts_are_those_that_rfc_8785_prints() {
     let cases = cases("canonical.json");
-    let texts = cases
-        .iter()
-        .filter(|case| case.name.starts_with("RFC 8785 section"));
+    let texts = cases.iter().filter(|case| case.name.starts_with("RFC 8785 section"));
     let texts: Vec<&str> = texts.map(|case| text(&case.output, "canonical")).collect();
     assert_eq!(texts, RFC_8785_SAMPLES);
     let numbers = cases.iter().filter(|case| case.input.contains("ieee754"));
     let numbers: Vec<_> = numbers
-        .map(|case| {
-            (
-                text(&case.input, "ieee754"),
-                text(&case.output, "canonical"),
-            )
-        })
+        .map(|case| (text(&case.input, "ieee754"), text(&case.output, "canonical")))
         .collect();
     assert_eq!(numbers, RFC_8785_NUMBERS);
 }
@@ -164,11 +152,7 @@ fn k2_signatures_agree_with_plain_arithmetic_and_with_rfc_8032() {
         let valid = case.output.get("valid").and_then(Value::as_bool).unwrap();
         assert_eq!(valid, expected == "accept", "{name}: {why}");
         if let Some(signing) = case.output.get("signing").and_then(Value::as_object) {
-            let signed = (
-                text(signing, "seed"),
-                text(signing, "key"),
-                text(signing, "signature"),
-            );
+            let signed = (text(signing, "seed"), text(signing, "key"), text(signing, "signature"));
             assert_eq!(signed, (seed, key, signature), "{name}");
         }
     }
@@ -182,9 +166,7 @@ fn naive_base64(bytes: &[u8], alphabet: &str, padded: bool) -> String {
         .flat_map(|byte| (0..8).rev().map(move |at| byte >> at & 1))
         .collect();
     let alphabet: Vec<char> = alphabet.chars().collect();
-    let digit = |six: &[u8]| {
-        alphabet[(0..6).fold(0, |n, at| n * 2 + usize::from(*six.get(at).unwrap_or(&0)))]
-    };
+    let digit = |six: &[u8]| alphabet[(0..6).fold(0, |n, at| n * 2 + usize::from(*six.get(at).unwrap_or(&0)))];
     let mut text: String = bits.chunks(6).map(digit).collect();
     while padded && !text.len().is_multiple_of(4) {
         text.push('=');
@@ -228,12 +210,7 @@ fn e2_encodings_agree_with_bits_taken_one_by_one() {
             );
             continue;
         }
-        assert_eq!(
-            case.output.get("refused"),
-            Some(&Value::Bool(true)),
-            "{}",
-            case.name
-        );
+        assert_eq!(case.output.get("refused"), Some(&Value::Bool(true)), "{}", case.name);
         if let Some(text) = case.input.get("base64url").and_then(Value::as_str) {
             assert!(!is_base64(text, URL, false), "{}", case.name);
         } else if let Some(text) = case.input.get("base64").and_then(Value::as_str) {
@@ -265,17 +242,8 @@ fn l7_trees_agree_with_rfc_9162_word_for_word() {
     for case in cases("merkle.json") {
         if let Some(contents) = case.input.get("contents").and_then(Value::as_array) {
             let leaves = &all[..contents.len()];
-            assert_eq!(
-                hash(&case.output, "root"),
-                naive::root(leaves),
-                "{}",
-                case.name
-            );
-            if let Some(root) = contents
-                .len()
-                .checked_sub(1)
-                .and_then(|at| REFERENCE_ROOTS.get(at))
-            {
+            assert_eq!(hash(&case.output, "root"), naive::root(leaves), "{}", case.name);
+            if let Some(root) = contents.len().checked_sub(1).and_then(|at| REFERENCE_ROOTS.get(at)) {
                 assert_eq!(text(&case.output, "root"), *root, "{}", case.name);
             }
             trees += 1;
@@ -304,10 +272,7 @@ fn l7_trees_agree_with_rfc_9162_word_for_word() {
                 case.name
             );
         } else {
-            let (m, n) = (
-                number(&case.input, "m") as usize,
-                number(&case.input, "n") as usize,
-            );
+            let (m, n) = (number(&case.input, "m") as usize, number(&case.input, "n") as usize);
             assert_eq!(hash(&case.input, "root_m"), naive::root(&all[..m]));
             assert_eq!(hash(&case.input, "root_n"), naive::root(&all[..n]));
             let path = if m == 0 {
@@ -327,21 +292,11 @@ fn l7_the_independent_trees_are_ours() {
         let leaves = hashes(&case.input, "leaves");
         let mut tree = Tree::of(leaves.clone());
         let size = leaves.len() as u64;
-        assert_eq!(
-            hash(&case.output, "root"),
-            tree.peaks.root(),
-            "{}",
-            case.name
-        );
+        assert_eq!(hash(&case.output, "root"), tree.peaks.root(), "{}", case.name);
         let Some(seq) = case.input.get("seq").and_then(Value::as_unsigned) else {
             let peaks = hashes(&case.output, "peaks");
             assert_eq!(peaks, tree.peaks.as_slice(), "{}", case.name);
-            assert_eq!(
-                Peaks::from_parts(size, peaks),
-                Some(tree.peaks),
-                "{}",
-                case.name
-            );
+            assert_eq!(Peaks::from_parts(size, peaks), Some(tree.peaks), "{}", case.name);
             continue;
         };
         let path = hashes(&case.output, "path");
@@ -365,10 +320,7 @@ fn l7_the_independent_trees_are_ours() {
 fn k6_the_independent_checkpoints_are_ours() {
     for case in cases("independent/checkpoints.json") {
         let checkpoint = Checkpoint {
-            origin: checkpoint::origin(
-                text(&case.input, "audience"),
-                text(&case.input, "thread_id"),
-            ),
+            origin: checkpoint::origin(text(&case.input, "audience"), text(&case.input, "thread_id")),
             size: number(&case.input, "size"),
             root: hash(&case.input, "root"),
             time_ms: number(&case.input, "time"),
@@ -391,18 +343,8 @@ fn k6_the_independent_checkpoints_are_ours() {
 fn l7_the_independent_content_hashes_are_ours() {
     for case in cases("independent/content-hash.json") {
         let body = Canonical::of(case.input.get("body").unwrap());
-        assert_eq!(
-            body.as_str(),
-            text(&case.output, "canonical"),
-            "{}",
-            case.name
-        );
-        assert_eq!(
-            body.hash(),
-            hash(&case.output, "content_hash"),
-            "{}",
-            case.name
-        );
+        assert_eq!(body.as_str(), text(&case.output, "canonical"), "{}", case.name);
+        assert_eq!(body.hash(), hash(&case.output, "content_hash"), "{}", case.name);
     }
 }
 
@@ -459,11 +401,7 @@ fn k1_signed_texts_are_the_lines_that_the_rules_name() {
         if valid {
             let seed = hex_decode_array(text(&case.input, "seed")).unwrap();
             let signature = SecretKey::from_seed(&seed).sign(signed.as_bytes());
-            let name = if case.input.contains("sig") {
-                "sig"
-            } else {
-                "signature"
-            };
+            let name = if case.input.contains("sig") { "sig" } else { "signature" };
             assert_eq!(at(name), signature.to_string(), "{}", case.name);
         }
     }
@@ -494,9 +432,7 @@ fn l7_entries_are_hashed_as_the_rule_says() {
             }
             _ => {
                 erased += 1;
-                entry
-                    .get("content_hash")
-                    .map(|_| at("content_hash").to_owned())
+                entry.get("content_hash").map(|_| at("content_hash").to_owned())
             }
         };
         let given = case.output.get("content_hash").and_then(Value::as_str);
@@ -557,12 +493,7 @@ fn l5_entries_are_written_as_they_were_read() {
     for case in cases("entries.json") {
         let given = text(&case.input, "entry");
         let read = from_value::<Entry>(&json::parse(given).unwrap());
-        assert_eq!(
-            read.is_err(),
-            case.output.contains("refused"),
-            "{}",
-            case.name
-        );
+        assert_eq!(read.is_err(), case.output.contains("refused"), "{}", case.name);
         let is_verbatim = !["without verify: ", "a known kind's", "unknown fields"]
             .iter()
             .any(|prefix| case.name.starts_with(prefix));
@@ -578,14 +509,8 @@ fn l5_entries_are_written_as_they_were_read() {
 #[test]
 fn l8_ranges_end_at_the_root_of_the_whole_log() {
     let all = cases("ranges.json");
-    let whole = all[0]
-        .output
-        .get("leaves")
-        .and_then(Value::as_object)
-        .unwrap();
-    let whole: Vec<Hash> = (1..=whole.len())
-        .map(|seq| hash(whole, &seq.to_string()))
-        .collect();
+    let whole = all[0].output.get("leaves").and_then(Value::as_object).unwrap();
+    let whole: Vec<Hash> = (1..=whole.len()).map(|seq| hash(whole, &seq.to_string())).collect();
     for case in &all {
         let is_bad = case.name.starts_with("bad: ");
         assert_eq!(case.output.contains("error"), is_bad, "{}", case.name);
@@ -593,25 +518,11 @@ fn l8_ranges_end_at_the_root_of_the_whole_log() {
             continue;
         };
         let seq = number(cursor, "seq") as usize;
-        assert_eq!(
-            hash(cursor, "root"),
-            naive::root(&whole[..seq]),
-            "{}",
-            case.name
-        );
-        let leaves = case
-            .output
-            .get("leaves")
-            .and_then(Value::as_object)
-            .unwrap();
+        assert_eq!(hash(cursor, "root"), naive::root(&whole[..seq]), "{}", case.name);
+        let leaves = case.output.get("leaves").and_then(Value::as_object).unwrap();
         for (seq, leaf) in leaves.iter() {
             let at = seq.parse::<usize>().unwrap() - 1;
-            assert_eq!(
-                leaf.as_str(),
-                Some(whole[at].to_hex().as_str()),
-                "{}",
-                case.name
-            );
+            assert_eq!(leaf.as_str(), Some(whole[at].to_hex().as_str()), "{}", case.name);
         }
     }
 }

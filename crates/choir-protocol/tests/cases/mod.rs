@@ -1,8 +1,5 @@
 //! The committed vectors, read.
-#![allow(
-    dead_code,
-    reason = "each test that includes this uses another part of it"
-)]
+#![allow(dead_code, reason = "each test that includes this uses another part of it")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,8 +15,7 @@ fn folder() -> PathBuf {
 }
 
 pub(crate) fn read(name: &str) -> String {
-    fs::read_to_string(folder().join(name))
-        .unwrap_or_else(|error| panic!("vectors/{name}: {error}"))
+    fs::read_to_string(folder().join(name)).unwrap_or_else(|error| panic!("vectors/{name}: {error}"))
 }
 
 /// One case of a file of vectors.

@@ -25,11 +25,7 @@ pub(crate) fn cases() -> Vec<Case> {
 fn case(name: &str, seed: &str, key: &str, message: &str, signature: &str) -> Case {
     let bytes = hex_decode(message).unwrap_or_default();
     let valid = match (hex_decode_array(key), hex_decode_array(signature)) {
-        (Ok(key), Ok(signature)) => key::verify(
-            &PublicKey::from_bytes(key),
-            &bytes,
-            &Signature::from_bytes(signature),
-        ),
+        (Ok(key), Ok(signature)) => key::verify(&PublicKey::from_bytes(key), &bytes, &Signature::from_bytes(signature)),
         _ => false,
     };
     let input = object! { "key": key, "message": message, "signature": signature };
@@ -41,10 +37,5 @@ fn case(name: &str, seed: &str, key: &str, message: &str, signature: &str) -> Ca
             "signature": hex(secret.sign(&bytes).as_bytes()),
         }
     });
-    Case::new(
-        name,
-        &["K2"],
-        input,
-        object! { "valid": valid, "signing"?: signing },
-    )
+    Case::new(name, &["K2"], input, object! { "valid": valid, "signing"?: signing })
 }

@@ -14,10 +14,7 @@ const BYTES: &[(&str, &[u8])] = &[
     ("four bytes", b"foob"),
     ("five bytes", b"fooba"),
     ("six bytes", b"foobar"),
-    (
-        "the two characters in which the alphabets differ",
-        b"\xfb\xff\xbf",
-    ),
+    ("the two characters in which the alphabets differ", b"\xfb\xff\xbf"),
     ("all bits set", b"\xff\xff\xff\xff"),
     ("zeros", b"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"),
 ];
@@ -89,12 +86,7 @@ pub(crate) fn cases() -> Vec<Case> {
             "base64": encoding::base64_encode(bytes),
             "sha256": Hash::of(bytes).to_hex(),
         };
-        cases.push(Case::new(
-            *name,
-            &["E2", "K6"],
-            object! { "hex": hex(bytes) },
-            out,
-        ));
+        cases.push(Case::new(*name, &["E2", "K6"], object! { "hex": hex(bytes) }, out));
     }
     for (name, text) in NOT_BASE64URL {
         let out = verdict(encoding::base64url_decode(text));

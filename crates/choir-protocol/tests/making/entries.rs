@@ -52,10 +52,7 @@ pub(crate) fn cases() -> Vec<Case> {
             "a known kind's stream is its own, whatever it carries",
             changed("stream", "specs".into()),
         ),
-        (
-            "unknown fields are ignored",
-            changed("of a later version", Value::Null),
-        ),
+        ("unknown fields are ignored", changed("of a later version", Value::Null)),
         ("bad: the body isn't what was signed", {
             changed("content_hash", "00".repeat(32).into())
         }),
@@ -75,15 +72,9 @@ pub(crate) fn cases() -> Vec<Case> {
             entry.insert("stream", "reactions");
             entry
         }),
-        (
-            "bad: neither body nor erased",
-            without(erased.clone(), &["erased"]),
-        ),
+        ("bad: neither body nor erased", without(erased.clone(), &["erased"])),
         ("bad: both body and erased", changed("erased", 12.into())),
-        (
-            "bad: a body that is no object",
-            changed("body", "hello".into()),
-        ),
+        ("bad: a body that is no object", changed("body", "hello".into())),
         ("bad: a body of null beside erased", {
             let mut entry = erased;
             entry.insert("body", Value::Null);
@@ -124,10 +115,5 @@ fn case(name: String, entry: Object) -> Case {
             }
         }
     };
-    Case::new(
-        name,
-        &["E3", "K1", "L1", "L2", "L5", "L6", "L7"],
-        input,
-        out,
-    )
+    Case::new(name, &["E3", "K1", "L1", "L2", "L5", "L6", "L7"], input, out)
 }

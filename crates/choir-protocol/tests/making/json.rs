@@ -11,10 +11,7 @@ const TEXTS: &[(&str, &str)] = &[
     ("false and true", "[false,true]"),
     ("a string alone", "\"choir\""),
     ("an empty object", "{}"),
-    (
-        "white space of all four kinds",
-        " \t\r\n[ \t\r\n1 \t\r\n] \t\r\n",
-    ),
+    ("white space of all four kinds", " \t\r\n[ \t\r\n1 \t\r\n] \t\r\n"),
     (
         "names come out in UTF-16 order",
         r#"{"\ufb33":1,"\ud83d\ude00":2,"b":3,"a":4,"":5}"#,
@@ -34,14 +31,8 @@ const TEXTS: &[(&str, &str)] = &[
     ("a surrogate pair", r#""\ud834\udd1e\uD83D\uDE00""#),
     ("U+0000 by escape", r#"{"\u0000":"\u0000"}"#),
     ("noncharacters by escape", r#""\ufdd0\uffff\ud83f\udfff""#),
-    (
-        "noncharacters as they are",
-        "\"\u{fdd0}\u{fffe}\u{10ffff}\"",
-    ),
-    (
-        "U+2028, U+2029 and U+007F as they are",
-        "\"\u{2028}\u{2029}\u{7f}\"",
-    ),
+    ("noncharacters as they are", "\"\u{fdd0}\u{fffe}\u{10ffff}\""),
+    ("U+2028, U+2029 and U+007F as they are", "\"\u{2028}\u{2029}\u{7f}\""),
     ("U+FEFF inside a string", "\"\u{feff}\""),
     ("2^53 - 1", "9007199254740991"),
     ("-(2^53 - 1)", "-9007199254740991"),
@@ -52,10 +43,7 @@ const TEXTS: &[(&str, &str)] = &[
         "nearest to 2^53 - 1, by many digits",
         "0.90071992547409910000000000000000000000000000000001e16",
     ),
-    (
-        "zero, minus zero and minus zero with a fraction",
-        "[0,-0,-0.0]",
-    ),
+    ("zero, minus zero and minus zero with a fraction", "[0,-0,-0.0]"),
     ("one in four ways", "[1,1.0,1e0,10E-1]"),
     ("the smallest double", "5e-324"),
     ("underflow to zero", "1e-999"),
@@ -87,18 +75,12 @@ const TEXTS: &[(&str, &str)] = &[
     ("one name twice, with one value", r#"{"a":1,"a":1}"#),
     ("one name twice, once by escape", r#"{"a":1,"\u0061":2}"#),
     ("an empty name twice", r#"{"":1,"":1}"#),
-    (
-        "one name twice, with others between",
-        r#"{"b":1,"a":1,"c":1,"b":2}"#,
-    ),
+    ("one name twice, with others between", r#"{"b":1,"a":1,"c":1,"b":2}"#),
     (
         "one name twice, beyond the BMP, once by escape",
         r#"{"😀":1,"\ud83d\ude00":2}"#,
     ),
-    (
-        "one name twice, deep inside",
-        r#"{"x":[0,{"y":{"a":1,"a":2}}]}"#,
-    ),
+    ("one name twice, deep inside", r#"{"x":[0,{"y":{"a":1,"a":2}}]}"#),
     ("a lone high surrogate", r#""\ud800""#),
     ("a lone low surrogate", r#""\udc00""#),
     ("a lone surrogate in a name", r#"{"\udead":1}"#),

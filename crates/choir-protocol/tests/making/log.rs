@@ -84,16 +84,14 @@ impl Log {
         };
         log.action(&owner, 0x11, Kind::ThreadCreated, created);
         log.action(&anna, 0x12, Kind::MemberJoined, object! { "agent": true });
-        let posted =
-            object! { "content": "hello", "salt": SALT, "of a later version": vec![1, 2, 3] };
+        let posted = object! { "content": "hello", "salt": SALT, "of a later version": vec![1, 2, 3] };
         log.action(&anna, 0x13, Kind::MessagePosted, posted);
         let edited = object! {
             "message": id(0x13).to_string(), "content": object! { "tool": "sh", "args": vec!["ls"] },
             "content_type": "application/json", "salt": SALT,
         };
         log.action(&anna, 0x14, Kind::MessageEdited, edited);
-        let submitted =
-            object! { "content": "a proposal", "parent": id(0x13).to_string(), "salt": SALT };
+        let submitted = object! { "content": "a proposal", "parent": id(0x13).to_string(), "salt": SALT };
         log.action(&reader, 0x15, Kind::SpecSubmitted, submitted);
         let revised = object! { "spec": spec.to_string(), "content": "a better one", "salt": SALT };
         log.action(&reader, 0x16, Kind::SpecRevised, revised.clone());
@@ -110,13 +108,7 @@ impl Log {
             action_type: Some("action.revise_spec".to_owned()),
             ..log.entries[5].proof.clone().unwrap()
         };
-        log.push(
-            spec,
-            Kind::MessagePosted,
-            reader.user_id.clone(),
-            revised,
-            Some(proof),
-        );
+        log.push(spec, Kind::MessagePosted, reader.user_id.clone(), revised, Some(proof));
         let admitted = object! { "user_id": reader.user_id.to_string(), "role": "co_author" };
         log.derived(spec, Kind::MemberAdded, admitted);
         let updated = object! { "title": "Title", "salt": SALT };
@@ -210,12 +202,7 @@ impl Log {
             body: Body::Present(body),
             proof,
         };
-        let leaf = entry_leaf(
-            thread_id(),
-            entry.seq,
-            entry.stream,
-            &entry.inner().unwrap(),
-        );
+        let leaf = entry_leaf(thread_id(), entry.seq, entry.stream, &entry.inner().unwrap());
         let mut peaks = self.peaks.last().unwrap().clone();
         peaks.push(leaf);
         self.entries.push(entry);

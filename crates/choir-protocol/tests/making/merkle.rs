@@ -67,9 +67,7 @@ pub(crate) fn leaves() -> Vec<Hash> {
     let contents = CONTENTS
         .iter()
         .map(|hex| choir_protocol::encoding::hex_decode(hex).unwrap_or_default());
-    contents
-        .map(|content| merkle::leaf_hash(&content))
-        .collect()
+    contents.map(|content| merkle::leaf_hash(&content)).collect()
 }
 
 pub(crate) fn cases() -> Vec<Case> {
@@ -297,13 +295,7 @@ fn bad_inclusion(leaves: &[Hash], tree: &mut Tree) -> Vec<Case> {
                 ..good.clone()
             },
         ),
-        (
-            "a path in another order",
-            Inclusion {
-                path: swapped,
-                ..good
-            },
-        ),
+        ("a path in another order", Inclusion { path: swapped, ..good }),
     ]
     .into_iter()
     .map(|(name, proof)| proof.case(format!("bad: {name}")))
@@ -357,25 +349,10 @@ fn bad_consistency(tree: &mut Tree) -> Vec<Case> {
         ),
         (
             "another second root, from a power of two",
-            Consistency {
-                root_n: other,
-                ..power
-            },
+            Consistency { root_n: other, ..power },
         ),
-        (
-            "another first size",
-            Consistency {
-                m: 2,
-                ..good.clone()
-            },
-        ),
-        (
-            "another second size",
-            Consistency {
-                n: 9,
-                ..good.clone()
-            },
-        ),
+        ("another first size", Consistency { m: 2, ..good.clone() }),
+        ("another second size", Consistency { n: 9, ..good.clone() }),
         (
             "the sizes the wrong way round",
             Consistency {
@@ -405,13 +382,7 @@ fn bad_consistency(tree: &mut Tree) -> Vec<Case> {
                 ..good.clone()
             },
         ),
-        (
-            "an altered path",
-            Consistency {
-                path: altered,
-                ..good
-            },
-        ),
+        ("an altered path", Consistency { path: altered, ..good }),
         (
             "two roots of one size",
             Consistency {

@@ -4,10 +4,7 @@
     dead_code,
     reason = "each program and test that includes this uses another part of it"
 )]
-#![allow(
-    clippy::unwrap_used,
-    reason = "what can't be unwrapped would be no vector"
-)]
+#![allow(clippy::unwrap_used, reason = "what can't be unwrapped would be no vector")]
 
 mod canonical;
 pub(crate) mod ed25519;
@@ -47,12 +44,7 @@ pub(crate) struct Case {
 }
 
 impl Case {
-    fn new(
-        name: impl Into<String>,
-        rules: &'static [&'static str],
-        input: Object,
-        output: Object,
-    ) -> Case {
+    fn new(name: impl Into<String>, rules: &'static [&'static str], input: Object, output: Object) -> Case {
         Case {
             name: name.into(),
             rules,

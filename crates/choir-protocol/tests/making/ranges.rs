@@ -26,26 +26,14 @@ pub(crate) fn cases() -> Vec<Case> {
 
     case("all of it", Some(0), log.range(0, 15, ALL));
     case("only updates", Some(0), log.range(0, 15, UPDATES));
-    case(
-        "nothing but decisions",
-        Some(0),
-        log.range(0, 15, &[Stream::Approvals]),
-    );
+    case("nothing but decisions", Some(0), log.range(0, 15, &[Stream::Approvals]));
     case("a part", Some(4), log.range(4, 11, UPDATES));
     case("one entry", Some(6), log.range(6, 7, ALL));
     case("empty, at the beginning", Some(0), log.range(0, 0, ALL));
     case("empty, at the head", Some(15), log.range(15, 15, ALL));
     case("all hidden", Some(4), log.range(4, 8, UPDATES));
-    case(
-        "an overlap: from the cursor on",
-        Some(6),
-        log.range(2, 11, UPDATES),
-    );
-    case(
-        "an overlap up to the cursor",
-        Some(11),
-        log.range(2, 11, UPDATES),
-    );
+    case("an overlap: from the cursor on", Some(6), log.range(2, 11, UPDATES));
+    case("an overlap up to the cursor", Some(11), log.range(2, 11, UPDATES));
     case("all of it is old", Some(12), log.range(2, 11, UPDATES));
     let page = |from, to| {
         let mut range = log.range(from, to, UPDATES);
@@ -73,11 +61,7 @@ pub(crate) fn cases() -> Vec<Case> {
     );
 
     case("bad: a gap", Some(1), changed(2, &|_| ()));
-    case(
-        "bad: to before from",
-        Some(2),
-        changed(2, &|range| range.to = seq(1)),
-    );
+    case("bad: to before from", Some(2), changed(2, &|range| range.to = seq(1)));
     case(
         "bad: two entries in each other's place",
         Some(0),
@@ -260,9 +244,7 @@ fn case(name: &str, cursor: Option<&Peaks>, range: &Range) -> Case {
     };
     let out = match verified {
         Ok((peaks, leaves)) => {
-            let leaves = leaves
-                .iter()
-                .map(|(seq, leaf)| (seq.to_string(), leaf.to_hex()));
+            let leaves = leaves.iter().map(|(seq, leaf)| (seq.to_string(), leaf.to_hex()));
             object! { "cursor": place(&peaks), "leaves": leaves.collect::<Object>() }
         }
         Err(error) => object! { "error": word(error) },

@@ -59,28 +59,18 @@ fn auth() -> Vec<Case> {
             "text": auth.text(),
             "valid": verify(&key, auth.text().as_bytes(), &signature),
         };
-        cases.push(Case::new(
-            format!("auth: {name}"),
-            &["C4", "K2"],
-            input,
-            out,
-        ));
+        cases.push(Case::new(format!("auth: {name}"), &["C4", "K2"], input, out));
     };
     case("by a key", &one, &one, 1);
     for (name, change) in [
-        (
-            "by a token",
-            (|auth| auth.method = "token") as fn(&mut Auth),
-        ),
+        ("by a token", (|auth| auth.method = "token") as fn(&mut Auth)),
         ("a port in the audience", |auth| {
             auth.audience = "https://choir.example:8443".parse().unwrap()
         }),
         ("in the clear on loopback", |auth| {
             auth.audience = "http://127.0.0.1:8080".parse().unwrap()
         }),
-        ("IPv6", |auth| {
-            auth.audience = "http://[::1]".parse().unwrap()
-        }),
+        ("IPv6", |auth| auth.audience = "http://[::1]".parse().unwrap()),
         ("a client id of all characters that it may have", |auth| {
             auth.client_id = "Az09._-".parse().unwrap()
         }),
@@ -102,9 +92,7 @@ fn auth() -> Vec<Case> {
         ("another challenge", |auth| {
             auth.challenge = "qSow4b_MzVxKvphv2j9wrKpqyy1kUN-xVG5rjYb9eUw"
         }),
-        ("another client", |auth| {
-            auth.client_id = "tab-2".parse().unwrap()
-        }),
+        ("another client", |auth| auth.client_id = "tab-2".parse().unwrap()),
         ("another method", |auth| auth.method = "token"),
     ] {
         case(&format!("bad: made for {name}"), &one, &another(change), 1);
@@ -158,10 +146,7 @@ impl Action {
 
     fn input(&self) -> Object {
         let seen = self.seen.map(|Cursor { seq, root }| {
-            Value::Array(vec![
-                json::Number::saturating(seq.get()).into(),
-                root.to_hex().into(),
-            ])
+            Value::Array(vec![json::Number::saturating(seq.get()).into(), root.to_hex().into()])
         });
         object! {
             "audience": self.audience.to_string(),
@@ -231,14 +216,10 @@ fn actions() -> Vec<Case> {
             action.payload = "{}".to_owned();
         }),
         ("unknown fields are signed, null ones too", |action| {
-            action.payload = format!(
-                r#"{{"z":null,"salt":"{SALT}","content":[1e3,0.1,{{"b":1,"a":-0}}],"€":true}}"#
-            );
+            action.payload = format!(r#"{{"z":null,"salt":"{SALT}","content":[1e3,0.1,{{"b":1,"a":-0}}],"€":true}}"#);
         }),
         ("at time 0", |action| action.timestamp = 0),
-        ("at the last time", |action| {
-            action.timestamp = 9_007_199_254_740_991
-        }),
+        ("at the last time", |action| action.timestamp = 9_007_199_254_740_991),
     ] {
         let changed = another(change);
         case(name, &changed, &changed, 1);
@@ -250,16 +231,11 @@ fn actions() -> Vec<Case> {
     for (name, change) in [
         (
             "another audience",
-            (|action| action.audience = "https://other.example".parse().unwrap())
-                as fn(&mut Action),
+            (|action| action.audience = "https://other.example".parse().unwrap()) as fn(&mut Action),
         ),
-        ("another user", |action| {
-            action.user_id = "people:anna".parse().unwrap()
-        }),
+        ("another user", |action| action.user_id = "people:anna".parse().unwrap()),
         ("another id", |action| action.digits = 0x22),
-        ("another type", |action| {
-            action.action_type = "action.edit_message"
-        }),
+        ("another type", |action| action.action_type = "action.edit_message"),
         ("another time", |action| action.timestamp += 1),
         ("another seen", |action| action.seen = Some(Cursor::START)),
         ("no seen", |action| action.seen = None),

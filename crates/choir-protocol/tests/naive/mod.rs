@@ -1,9 +1,6 @@
 //! RFC 9162 §2.1 word for word: recursive, over a list of leaves. Slow, and easy to compare with the
 //! RFC's text.
-#![allow(
-    dead_code,
-    reason = "each test that includes this uses another part of it"
-)]
+#![allow(dead_code, reason = "each test that includes this uses another part of it")]
 
 use choir_protocol::hash::Hash;
 use choir_protocol::merkle::node_hash;
