@@ -15,17 +15,9 @@ const EDGES: [(&str, &[&str]); 7] = [
     ("choir-log", &["choir-core", "choir-protocol"]),
     (
         "choir-server",
-        &[
-            "choir-core",
-            "choir-log",
-            "choir-protocol",
-            "choir-websocket",
-        ],
+        &["choir-core", "choir-log", "choir-protocol", "choir-websocket"],
     ),
-    (
-        "choir-client",
-        &["choir-core", "choir-protocol", "choir-websocket"],
-    ),
+    ("choir-client", &["choir-core", "choir-protocol", "choir-websocket"]),
     (
         "choir-cli",
         &[
@@ -55,11 +47,7 @@ fn workspace() -> Vec<Package> {
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()
         .expect("cargo runs");
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let metadata: Value = serde_json::from_slice(&output.stdout).expect("cargo speaks JSON");
     let packages = metadata["packages"].as_array().expect("a list").iter();
     packages
@@ -75,10 +63,7 @@ fn workspace() -> Vec<Package> {
                 name: package["name"].as_str().expect("a name").to_owned(),
                 dependencies: names(false),
                 dev_dependencies: names(true),
-                manifest: package["manifest_path"]
-                    .as_str()
-                    .expect("a path")
-                    .to_owned(),
+                manifest: package["manifest_path"].as_str().expect("a path").to_owned(),
             }
         })
         .collect()
@@ -119,12 +104,7 @@ fn every_direct_dependency_has_its_reason_and_no_reason_outlives_its_dependency(
         .collect();
     let used: BTreeSet<String> = workspace()
         .into_iter()
-        .flat_map(|package| {
-            package
-                .dependencies
-                .into_iter()
-                .chain(package.dev_dependencies)
-        })
+        .flat_map(|package| package.dependencies.into_iter().chain(package.dev_dependencies))
         .filter(|name| !name.starts_with("choir-"))
         .collect();
     assert_eq!(reasoned, used);
@@ -146,21 +126,11 @@ fn every_crate_follows_the_one_table_of_lints() {
 fn nothing_switches_on_a_feature_that_would_change_what_is_accepted() {
     // Features are united over the whole build: one crate that asks for these changes how numbers are read or signatures are judged everywhere.
     let output = Command::new(env!("CARGO"))
-        .args([
-            "tree",
-            "--workspace",
-            "--offline",
-            "--edges=features",
-            "--prefix=none",
-        ])
+        .args(["tree", "--workspace", "--offline", "--edges=features", "--prefix=none"])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()
         .expect("cargo runs");
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let tree = String::from_utf8_lossy(&output.stdout);
     for forbidden in [
         "serde_json feature \"arbitrary_precision\"",

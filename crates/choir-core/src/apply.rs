@@ -6,9 +6,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 
-use choir_protocol::action::{
-    CreateThread, Join, NewMember, ProcessApproval, RemoveMember, UpdateThread,
-};
+use choir_protocol::action::{CreateThread, Join, NewMember, ProcessApproval, RemoveMember, UpdateThread};
 use choir_protocol::de::from_value;
 use choir_protocol::entry::{Body, Kind};
 use choir_protocol::ids::{Id, Seq, ThreadId, UserId};
@@ -43,10 +41,7 @@ impl fmt::Display for ApplyError {
         match self {
             Self::Seq { expected, found } => write!(f, "expected entry {expected}, found {found}"),
             Self::Tree(seq) => write!(f, "entry {seq} doesn't follow from the tree before it"),
-            Self::Impossible(seq) => write!(
-                f,
-                "entry {seq} doesn't follow from the thread's state before it"
-            ),
+            Self::Impossible(seq) => write!(f, "entry {seq} doesn't follow from the thread's state before it"),
         }
     }
 }
@@ -57,25 +52,17 @@ impl core::error::Error for ApplyError {}
 ///
 /// # Errors
 /// Where the record can't be the next one of this log.
-pub fn apply(
-    thread_id: ThreadId,
-    state: &mut Option<Thread>,
-    record: &Record,
-) -> Result<(), ApplyError> {
-    let (head, last_activity, messages) = state
-        .as_ref()
-        .map_or((Seq::ZERO, record.timestamp, 0), |thread| {
-            (thread.head().seq, thread.last_activity, thread.messages)
-        });
+pub fn apply(thread_id: ThreadId, state: &mut Option<Thread>, record: &Record) -> Result<(), ApplyError> {
+    let (head, last_activity, messages) = state.as_ref().map_or((Seq::ZERO, record.timestamp, 0), |thread| {
+        (thread.head().seq, thread.last_activity, thread.messages)
+    });
     if record.seq != head.next() {
         return Err(ApplyError::Seq {
             expected: head.next(),
             found: record.seq,
         });
     }
-    let mut peaks = state
-        .as_ref()
-        .map_or_else(Peaks::new, |thread| thread.peaks.clone());
+    let mut peaks = state.as_ref().map_or_else(Peaks::new, |thread| thread.peaks.clone());
     let nodes = peaks.push(record.leaf(thread_id));
     let same_body = match &record.body {
         Body::Present(canonical) => canonical.hash() == record.content_hash,
@@ -111,10 +98,7 @@ pub(crate) fn fold(
 ) -> Result<(Thread, Effects), ApplyError> {
     let Some(before) = state else {
         let thread = created(thread_id, record, peaks).ok_or(ApplyError::Impossible(record.seq))?;
-        let members = thread
-            .members()
-            .map(|member| member.user_id.clone())
-            .collect();
+        let members = thread.members().map(|member| member.user_id.clone()).collect();
         return Ok((
             thread,
             Effects {
@@ -152,12 +136,7 @@ fn created(thread_id: ThreadId, record: &Record, peaks: Peaks) -> Option<Thread>
     };
     let mut members = Members::default();
     members.add(row(record.author.clone(), Role::Owner, body.agent, true));
-    for NewMember {
-        user_id,
-        role,
-        agent,
-    } in body.members.unwrap_or_default()
-    {
+    for NewMember { user_id, role, agent } in body.members.unwrap_or_default() {
         members.add(row(user_id, role, agent, false));
     }
     Some(Thread {
@@ -218,9 +197,7 @@ impl Thread {
 
     /// S3: whatever a member's action appends after they were added makes them join, but their own leaving, which leaves no member to join.
     fn join_by_first_entry(&mut self, record: &Record, effects: &mut Effects) {
-        if self
-            .member(&record.author)
-            .is_some_and(|member| !member.joined)
+        if self.member(&record.author).is_some_and(|member| !member.joined)
             && let Some(row) = Arc::make_mut(&mut self.members).get_mut(&record.author)
         {
             row.member.joined = true;
@@ -246,11 +223,9 @@ impl Thread {
         settings.propose = propose.unwrap_or(before.propose);
         settings.policy = policy.unwrap_or(before.policy);
         // S7: only what changes is evaluated; to name a setting's old value is no change.
-        effects.evaluates =
-            settings.policy != before.policy || settings.visibility != before.visibility;
+        effects.evaluates = settings.policy != before.policy || settings.visibility != before.visibility;
         // Y8: who isn't a member gains the thread where it turns public, and all readers gain the review.
-        let public =
-            settings.visibility == Visibility::Public && before.visibility == Visibility::Private;
+        let public = settings.visibility == Visibility::Public && before.visibility == Visibility::Private;
         let reviewed = settings.review == Review::Readers && before.review == Review::CoAuthors;
         if public || reviewed {
             self.widened = record.seq;
@@ -267,11 +242,7 @@ impl Thread {
     }
 
     fn add_member(&mut self, record: &Record, effects: &mut Effects) -> Option<()> {
-        let NewMember {
-            user_id,
-            role,
-            agent,
-        } = read(&record.body)?;
+        let NewMember { user_id, role, agent } = read(&record.body)?;
         let co_authors_review = self.settings.review == Review::CoAuthors;
         let was_public = self.settings.visibility == Visibility::Public;
         // S9: who is admitted has joined; who an owner adds is invited.
@@ -411,8 +382,7 @@ impl Thread {
             return None;
         }
         // S6: the last decision of each counts.
-        spec.decisions
-            .retain(|given| given.user_id != record.author);
+        spec.decisions.retain(|given| given.user_id != record.author);
         spec.decisions.push(Given {
             user_id: record.author.clone(),
             decision,
@@ -431,9 +401,7 @@ impl Thread {
 
     fn spec_mut(&mut self, spec: Id) -> Option<&mut Spec> {
         let place = self.specs.iter().position(|open| open.id == spec)?;
-        Arc::make_mut(&mut self.specs)
-            .get_mut(place)
-            .map(Arc::make_mut)
+        Arc::make_mut(&mut self.specs).get_mut(place).map(Arc::make_mut)
     }
 }
 

@@ -148,12 +148,7 @@ impl Batch {
     }
 
     /// Decides an action on top of what was decided so far. `lookups` are the log's, read at [`base`](Batch::base); what the batch itself holds is added here.
-    pub fn decide(
-        &mut self,
-        action: &SignedAction,
-        context: &Context<'_>,
-        lookups: Lookups,
-    ) -> Step {
+    pub fn decide(&mut self, action: &SignedAction, context: &Context<'_>, lookups: Lookups) -> Step {
         if self.closed {
             return Step::Later;
         }
@@ -163,10 +158,7 @@ impl Batch {
             Err(error) => return Step::Refused(error.into()),
         }
         if action.thread_id != self.thread_id {
-            return Step::Refused(Refusal::new(
-                ErrorCode::Internal,
-                "the action went to another thread",
-            ));
+            return Step::Refused(Refusal::new(ErrorCode::Internal, "the action went to another thread"));
         }
         let lookups = self.with_overlay(action, lookups);
         match decide(self.working.as_ref(), action, context, &lookups) {
@@ -230,10 +222,7 @@ impl Batch {
 
     fn take(&mut self, append: Append) {
         let Append {
-            records,
-            facts,
-            next,
-            ..
+            records, facts, next, ..
         } = append;
         for record in &records {
             for id in [Some(record.id), record.about].into_iter().flatten() {

@@ -11,8 +11,8 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use choir_protocol::action::{
-    Action, CreateThread, EditMessage, Join, NewMember, ProcessApproval, RemoveMember, ReviseSpec,
-    SignedAction, SubmitMessage, UpdateThread,
+    Action, CreateThread, EditMessage, Join, NewMember, ProcessApproval, RemoveMember, ReviseSpec, SignedAction,
+    SubmitMessage, UpdateThread,
 };
 use choir_protocol::canonical::Canonical;
 use choir_protocol::entry::{Body, Kind, Proof};
@@ -35,10 +35,7 @@ pub const MAX_SKEW_MS: u64 = 5 * 60 * 1000;
 
 /// The limits of section 12 that the core decides by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(
-    missing_docs,
-    reason = "each is a limit of section 12's table, named as there"
-)]
+#[allow(missing_docs, reason = "each is a limit of section 12's table, named as there")]
 pub struct ThreadLimits {
     pub members: usize,
     pub open_specs_per_author: usize,
@@ -110,9 +107,7 @@ impl Lookups {
     }
 
     fn bearing(&self, id: Id, kind: &Kind) -> Option<&Found> {
-        self.of(id)
-            .iter()
-            .find(|found| found.id == id && found.kind == *kind)
+        self.of(id).iter().find(|found| found.id == id && found.kind == *kind)
     }
 
     fn message(&self, id: Id) -> Option<&Found> {
@@ -241,8 +236,7 @@ pub fn duplicate(
             refuse::thread_not_found()
         }));
     }
-    let same = own.kind.action_type() == Some(action.action.type_name())
-        && own.content_hash == action.payload_hash;
+    let same = own.kind.action_type() == Some(action.action.type_name()) && own.content_hash == action.payload_hash;
     Some(if same {
         Ok(Own {
             seq: own.seq,
@@ -308,8 +302,7 @@ fn check_timestamp(action: &SignedAction, now: Timestamp) -> Result<(), Refusal>
     if action.timestamp.get().abs_diff(now.get()) <= MAX_SKEW_MS {
         return Ok(());
     }
-    let message =
-        Cow::Borrowed("the action's timestamp is more than 5 minutes from the server's clock");
+    let message = Cow::Borrowed("the action's timestamp is more than 5 minutes from the server's clock");
     Err(Refusal {
         code: ErrorCode::ClockSkew,
         message,
@@ -318,11 +311,7 @@ fn check_timestamp(action: &SignedAction, now: Timestamp) -> Result<(), Refusal>
 }
 
 /// K4.
-fn check_seen(
-    action: &SignedAction,
-    state: Option<&Thread>,
-    lookups: &Lookups,
-) -> Result<(), Refusal> {
+fn check_seen(action: &SignedAction, state: Option<&Thread>, lookups: &Lookups) -> Result<(), Refusal> {
     let Some(seen) = action.seen else {
         return Ok(());
     };
@@ -348,17 +337,11 @@ mod refuse {
     use super::{ErrorCode, Refusal};
 
     pub(super) const fn thread_not_found() -> Refusal {
-        Refusal::new(
-            ErrorCode::NotFound,
-            "no such thread, or none that you may read",
-        )
+        Refusal::new(ErrorCode::NotFound, "no such thread, or none that you may read")
     }
 
     pub(super) const fn spec_not_found() -> Refusal {
-        Refusal::new(
-            ErrorCode::NotFound,
-            "no such spec, or none that you may see",
-        )
+        Refusal::new(ErrorCode::NotFound, "no such spec, or none that you may see")
     }
 
     pub(super) const fn message_not_found() -> Refusal {
@@ -409,9 +392,7 @@ impl Desk<'_> {
     fn create(&self, create: &CreateThread) -> Result<Append, Refusal> {
         self.check_sizes(Some(&create.title), None, None)?;
         if !self.context.audiences.contains(&create.audience) {
-            return Err(refuse::invalid(
-                "the thread's audience isn't one of this server's",
-            ));
+            return Err(refuse::invalid("the thread's audience isn't one of this server's"));
         }
         let author = self.context.author;
         let members = create.members.as_deref().unwrap_or_default();
@@ -468,15 +449,8 @@ impl Desk<'_> {
         if thread.open_specs().len() >= limits.open_specs_per_thread {
             return Err(refuse::limit("too many specs are open in this thread"));
         }
-        if thread
-            .open_specs()
-            .filter(|spec| spec.author == *author)
-            .count()
-            >= limits.open_specs_per_author
-        {
-            return Err(refuse::limit(
-                "too many of your specs are open in this thread",
-            ));
+        if thread.open_specs().filter(|spec| spec.author == *author).count() >= limits.open_specs_per_author {
+            return Err(refuse::limit("too many of your specs are open in this thread"));
         }
         self.append_on(thread, Kind::SpecSubmitted, None, Some(author))
     }
@@ -489,12 +463,7 @@ impl Desk<'_> {
         }
         open.ok_or(refuse::conflict("the spec is closed"))?;
         self.check_sizes(None, revise.content_type.as_deref(), None)?;
-        self.append_on(
-            thread,
-            Kind::SpecRevised,
-            Some(revise.spec),
-            Some(spec_author),
-        )
+        self.append_on(thread, Kind::SpecRevised, Some(revise.spec), Some(spec_author))
     }
 
     fn withdraw(&self, thread: &Thread, spec: Id) -> Result<Append, Refusal> {
@@ -525,23 +494,13 @@ impl Desk<'_> {
             ));
         }
         self.check_sizes(None, None, approval.reason.as_deref())?;
-        self.append_on(
-            thread,
-            Kind::ApprovalGiven,
-            Some(approval.spec),
-            Some(spec_author),
-        )
+        self.append_on(thread, Kind::ApprovalGiven, Some(approval.spec), Some(spec_author))
     }
 
     fn edit(&self, thread: &Thread, edit: &EditMessage) -> Result<Append, Refusal> {
-        let message = self
-            .lookups
-            .message(edit.message)
-            .ok_or(refuse::message_not_found())?;
+        let message = self.lookups.message(edit.message).ok_or(refuse::message_not_found())?;
         if message.author != *self.context.author || !thread.is_co_author(self.context.author) {
-            return Err(refuse::denied(
-                "only its author edits a message, while a co-author",
-            ));
+            return Err(refuse::denied("only its author edits a message, while a co-author"));
         }
         self.check_not_redacted(edit.message)?;
         self.check_sizes(None, edit.content_type.as_deref(), None)?;
@@ -549,15 +508,9 @@ impl Desk<'_> {
     }
 
     fn redact(&self, thread: &Thread, message: Id) -> Result<Append, Refusal> {
-        let author = &self
-            .lookups
-            .message(message)
-            .ok_or(refuse::message_not_found())?
-            .author;
+        let author = &self.lookups.message(message).ok_or(refuse::message_not_found())?.author;
         if author != self.context.author && thread.role(self.context.author) != Some(Role::Owner) {
-            return Err(refuse::denied(
-                "only its author or an owner redacts a message",
-            ));
+            return Err(refuse::denied("only its author or an owner redacts a message"));
         }
         self.check_not_redacted(message)?;
         self.check_sizes(None, None, None)?;
@@ -571,10 +524,7 @@ impl Desk<'_> {
             .filter(|found| {
                 matches!(
                     found.kind,
-                    Kind::MessagePosted
-                        | Kind::SpecSubmitted
-                        | Kind::SpecRevised
-                        | Kind::MessageEdited
+                    Kind::MessagePosted | Kind::SpecSubmitted | Kind::SpecRevised | Kind::MessageEdited
                 )
             })
             .map(|found| (found.seq, redaction))
@@ -594,9 +544,7 @@ impl Desk<'_> {
         if let Some(member) = thread.member(&new.user_id) {
             let agent = new.agent.unwrap_or(member.agent);
             if member.role == new.role && member.agent == agent {
-                return Err(refuse::conflict(
-                    "nothing changes: the member has this role and flag",
-                ));
+                return Err(refuse::conflict("nothing changes: the member has this role and flag"));
             }
             self.check_agent(&new.user_id, Some(agent))?;
         } else {
@@ -631,9 +579,7 @@ impl Desk<'_> {
             Some(member) if member.joined => {
                 return Err(refuse::conflict("you have joined already"));
             }
-            Some(member) => {
-                self.check_agent(author, Some(member.agent || join.agent.unwrap_or_default()))?
-            }
+            Some(member) => self.check_agent(author, Some(member.agent || join.agent.unwrap_or_default()))?,
             None => {
                 self.check_agent(author, join.agent)?;
                 self.check_room(thread)?;
@@ -669,9 +615,7 @@ impl Desk<'_> {
     /// L2: a parent is a message of the thread.
     fn check_parent(&self, parent: Option<Id>) -> Result<(), Refusal> {
         match parent {
-            Some(parent) if self.lookups.message(parent).is_none() => {
-                Err(refuse::message_not_found())
-            }
+            Some(parent) if self.lookups.message(parent).is_none() => Err(refuse::message_not_found()),
             _ => Ok(()),
         }
     }
@@ -689,11 +633,7 @@ impl Desk<'_> {
     }
 
     /// The spec's author, and the spec where it is open. What the sender may not see isn't there.
-    fn visible_spec<'t>(
-        &'t self,
-        thread: &'t Thread,
-        spec: Id,
-    ) -> Result<(&'t UserId, Option<&'t Spec>), Refusal> {
+    fn visible_spec<'t>(&'t self, thread: &'t Thread, spec: Id) -> Result<(&'t UserId, Option<&'t Spec>), Refusal> {
         let open = thread.spec(spec);
         let author = match open {
             Some(open) => &open.author,
@@ -769,10 +709,7 @@ impl Desk<'_> {
         spec_author: Option<&UserId>,
     ) -> Result<Append, Refusal> {
         let Context {
-            author,
-            key,
-            audience,
-            ..
+            author, key, audience, ..
         } = *self.context;
         let proof = Proof {
             sent_at: self.action.timestamp,
@@ -846,11 +783,7 @@ impl Draft {
     /// Gives the entry its place, and folds it; whether the open specs are evaluated after it (S7).
     fn push(&mut self, new: New) -> Result<bool, ApplyError> {
         let (seq, timestamp, messages) = match &self.thread {
-            Some(thread) => (
-                thread.head().seq.next(),
-                thread.time(self.now),
-                thread.messages,
-            ),
+            Some(thread) => (thread.head().seq.next(), thread.time(self.now), thread.messages),
             None => (Seq::ZERO.next(), self.now, 0),
         };
         let mut record = Record {
@@ -874,8 +807,7 @@ impl Draft {
             .map_or_else(Peaks::new, |thread| thread.peaks.clone());
         record.nodes = peaks.push(record.leaf(self.thread_id));
         record.root = peaks.root();
-        let (next, Effects { members, evaluates }) =
-            fold(self.thread_id, self.thread.as_ref(), &record, peaks)?;
+        let (next, Effects { members, evaluates }) = fold(self.thread_id, self.thread.as_ref(), &record, peaks)?;
         self.thread = Some(next);
         self.touched.extend(members);
         self.records.push(record);
@@ -892,10 +824,7 @@ impl Draft {
         for spec in open.iter() {
             let Some(thread) = &self.thread else { continue };
             // Counted from the decisions, which are few, and not for each member anew.
-            let counting = spec
-                .decisions
-                .iter()
-                .filter(|given| thread.is_deciding(&given.user_id));
+            let counting = spec.decisions.iter().filter(|given| thread.is_deciding(&given.user_id));
             let outcome = evaluate(
                 &thread.settings.policy,
                 thread.may_read(&spec.author),
@@ -950,14 +879,9 @@ impl Draft {
             return Ok(());
         };
         let member = thread.member(&spec.author);
-        let agent =
-            member.is_some_and(|member| member.agent) || context.is_agent_by_issuer(&spec.author);
+        let agent = member.is_some_and(|member| member.agent) || context.is_agent_by_issuer(&spec.author);
         let has_room = member.is_some() || thread.members().len() < context.limits.members;
-        if thread.settings.policy.admit_authors
-            && !thread.is_co_author(&spec.author)
-            && !agent
-            && has_room
-        {
+        if thread.settings.policy.admit_authors && !thread.is_co_author(&spec.author) && !agent && has_room {
             let body = object! { "user_id": spec.author.as_str(), "role": Role::CoAuthor.as_str() };
             self.push(New::derived(spec.id, Kind::MemberAdded, &body))?;
         }

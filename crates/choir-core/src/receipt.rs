@@ -10,9 +10,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
 
-use choir_protocol::action::{
-    CreateThread, Join, NewMember, ProcessApproval, RemoveMember, ReviseSpec, UpdateThread,
-};
+use choir_protocol::action::{CreateThread, Join, NewMember, ProcessApproval, RemoveMember, ReviseSpec, UpdateThread};
 use choir_protocol::checkpoint::{Checkpoint, CheckpointError, origin};
 use choir_protocol::de::from_value;
 use choir_protocol::entry::{Body, Entry, Kind, entry_leaf};
@@ -103,8 +101,7 @@ impl DecisionReceipt {
     /// [`Failure::Format`], with what is wrong.
     pub fn parse(text: &str) -> Result<Self, Failure> {
         let value = json::parse(text).map_err(|error| Failure::Format(error.to_string()))?;
-        let receipt: Self =
-            from_value(&value).map_err(|error| Failure::Format(error.to_string()))?;
+        let receipt: Self = from_value(&value).map_err(|error| Failure::Format(error.to_string()))?;
         if receipt.format == FORMAT {
             Ok(receipt)
         } else {
@@ -172,11 +169,9 @@ impl Needed {
             }
             Kind::SpecResolved if of_the_spec => {
                 let deciding = self.state.iter().flat_map(Thread::deciding);
-                self.seqs
-                    .extend(deciding.filter_map(|user| self.joined_by.get(user)));
+                self.seqs.extend(deciding.filter_map(|user| self.joined_by.get(user)));
                 self.seqs.push(record.seq);
-                let approved = read::<Resolved>(&record.body)
-                    .is_some_and(|body| body.outcome == Outcome::Approved);
+                let approved = read::<Resolved>(&record.body).is_some_and(|body| body.outcome == Outcome::Approved);
                 self.progress = if approved {
                     Progress::BeforeMessage
                 } else {
@@ -309,9 +304,7 @@ impl DecisionReceipt {
         }
         let origin = origin(self.audience.as_str(), &self.thread_id.to_string());
         let checkpoint = Checkpoint::verify(&self.checkpoint, &origin, &self.server_key);
-        let checkpoint = checkpoint
-            .map_err(|error| fails.push(Failure::Checkpoint(error)))
-            .ok();
+        let checkpoint = checkpoint.map_err(|error| fails.push(Failure::Checkpoint(error))).ok();
         let mut last = Seq::ZERO;
         for ProvedEntry { entry, path } in &self.entries {
             if entry.seq <= last {
@@ -338,12 +331,7 @@ impl DecisionReceipt {
     }
 
     /// What can be said of an entry alone.
-    fn check_entry(
-        &self,
-        entry: &Entry,
-        path: &[Hash],
-        checkpoint: Option<&Checkpoint>,
-    ) -> Vec<Failure> {
+    fn check_entry(&self, entry: &Entry, path: &[Hash], checkpoint: Option<&Checkpoint>) -> Vec<Failure> {
         let seq = entry.seq;
         let mut fails = Vec::new();
         if let (Some(text), Some(hash)) = (entry.body.text(), entry.content_hash)
@@ -352,8 +340,7 @@ impl DecisionReceipt {
             fails.push(Failure::ContentHash(seq));
         }
         // Derived entries have no signature; nothing else goes without.
-        let derived =
-            entry.author.is_choir() && matches!(entry.kind, Kind::SpecResolved | Kind::MemberAdded);
+        let derived = entry.author.is_choir() && matches!(entry.kind, Kind::SpecResolved | Kind::MemberAdded);
         if !derived && !entry.signature_holds(self.thread_id, &self.audience) {
             fails.push(Failure::Signature(seq));
         }
@@ -362,9 +349,9 @@ impl DecisionReceipt {
                 .inner()
                 .map(|inner| entry_leaf(self.thread_id, seq, entry.stream, &inner));
             let index = seq.get().checked_sub(1);
-            let leads = leaf.zip(index).is_some_and(|(leaf, index)| {
-                verify_inclusion(&leaf, index, checkpoint.size, path, &checkpoint.root)
-            });
+            let leads = leaf
+                .zip(index)
+                .is_some_and(|(leaf, index)| verify_inclusion(&leaf, index, checkpoint.size, path, &checkpoint.root));
             if !leads {
                 fails.push(Failure::Path(seq));
             }
@@ -399,9 +386,7 @@ impl<'a> Replay<'a> {
     fn new(receipt: &'a DecisionReceipt, fails: &'a mut Vec<Failure>) -> Self {
         let entries = receipt.entries.iter().map(|proved| &proved.entry);
         let named = entries.filter_map(|entry| match entry.kind {
-            Kind::ApprovalGiven => {
-                read::<ProcessApproval>(&entry.body).map(|approval| approval.content_hash)
-            }
+            Kind::ApprovalGiven => read::<ProcessApproval>(&entry.body).map(|approval| approval.content_hash),
             Kind::MessagePosted if entry.id == receipt.spec => entry.content_hash,
             _ => None,
         });
@@ -449,9 +434,7 @@ impl<'a> Replay<'a> {
         match entry.kind {
             Kind::ThreadCreated => self.create(entry, read(&entry.body).ok_or(body)?),
             Kind::ThreadUpdated => {
-                let UpdateThread {
-                    visibility, policy, ..
-                } = read(&entry.body).ok_or(body)?;
+                let UpdateThread { visibility, policy, .. } = read(&entry.body).ok_or(body)?;
                 self.check_owner(entry)?;
                 self.visibility = visibility.unwrap_or(self.visibility);
                 self.policy = policy.unwrap_or(self.policy);
@@ -469,10 +452,7 @@ impl<'a> Replay<'a> {
                     agent: false,
                     joined: true,
                 };
-                self.members
-                    .entry(entry.author.clone())
-                    .or_insert_with(stranger)
-                    .agent |= agent.unwrap_or_default();
+                self.members.entry(entry.author.clone()).or_insert_with(stranger).agent |= agent.unwrap_or_default();
                 Ok(())
             }
             Kind::MemberRemoved => {
@@ -494,9 +474,7 @@ impl<'a> Replay<'a> {
             }
             Kind::SpecRevised => self.revise(entry),
             Kind::ApprovalGiven => self.decide(entry, read(&entry.body).ok_or(body)?),
-            Kind::SpecResolved if entry.id == self.receipt.spec => {
-                self.resolve(entry, &read(&entry.body).ok_or(body)?)
-            }
+            Kind::SpecResolved if entry.id == self.receipt.spec => self.resolve(entry, &read(&entry.body).ok_or(body)?),
             // Entries that are here since somebody joined by them.
             _ => Ok(()),
         }
@@ -516,12 +494,7 @@ impl<'a> Replay<'a> {
             self.members.insert(user_id, member);
         };
         add(entry.author.clone(), Role::Owner, create.agent);
-        for NewMember {
-            user_id,
-            role,
-            agent,
-        } in create.members.unwrap_or_default()
-        {
+        for NewMember { user_id, role, agent } in create.members.unwrap_or_default() {
             add(user_id, role, agent);
         }
         if create.audience == self.receipt.audience {
@@ -539,11 +512,7 @@ impl<'a> Replay<'a> {
         } else if new.role != Role::CoAuthor {
             return Err(Failure::Rights(entry.seq));
         }
-        let NewMember {
-            user_id,
-            role,
-            agent,
-        } = new;
+        let NewMember { user_id, role, agent } = new;
         let stranger = Member {
             user_id: user_id.clone(),
             role,
@@ -564,9 +533,7 @@ impl<'a> Replay<'a> {
                 spec == self.receipt.spec
             }
             // Of an erased one that nothing is bound to it makes no difference.
-            Body::Erased(_) => entry
-                .content_hash
-                .is_some_and(|hash| self.named.contains(&hash)),
+            Body::Erased(_) => entry.content_hash.is_some_and(|hash| self.named.contains(&hash)),
         };
         let Some(spec) = self.spec.as_mut().filter(|_| ours) else {
             return Ok(());
@@ -593,8 +560,7 @@ impl<'a> Replay<'a> {
             .filter(|spec| co_author && spec.content_hash == Some(approval.content_hash))
         {
             Some(spec) => {
-                spec.decisions
-                    .insert(entry.author.clone(), approval.decision);
+                spec.decisions.insert(entry.author.clone(), approval.decision);
                 Ok(())
             }
             None => Err(Failure::Rights(entry.seq)),
@@ -633,9 +599,7 @@ impl<'a> Replay<'a> {
     }
 
     fn finish(self) -> Option<Outcome> {
-        let approved = self
-            .resolved
-            .is_some_and(|(_, outcome)| outcome == Outcome::Approved);
+        let approved = self.resolved.is_some_and(|(_, outcome)| outcome == Outcome::Approved);
         let missing = [
             (self.created, Kind::ThreadCreated),
             (self.spec.is_some(), Kind::SpecSubmitted),

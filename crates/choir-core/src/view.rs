@@ -159,10 +159,7 @@ impl Class {
 /// The last entry that widened the user's view of the thread (Y8): being added, a role, `review`, or the thread turning public. Narrowing doesn't count. A cursor
 /// before it, other than 0, is answered by a snapshot.
 pub fn widened_at(thread: &Thread, user: &UserId) -> Seq {
-    thread
-        .members
-        .get(user)
-        .map_or(thread.widened, |row| row.widened)
+    thread.members.get(user).map_or(thread.widened, |row| row.widened)
 }
 
 /// Who lost the right to read between two states of a thread (Y8).
@@ -223,11 +220,7 @@ pub fn losses(before: &Thread, records: &[Record]) -> Result<Vec<(Seq, Lost)>, A
 ///
 /// `known` are the views from the entry on, the first being the one at it; empty where the client doesn't hold the entries that would tell. Updates are never
 /// hidden from who reads at all, since that is from entry 1 on (S10).
-pub fn may_hide<'a>(
-    stream: Stream,
-    subscribed: Streams,
-    known: impl IntoIterator<Item = Option<&'a View>>,
-) -> bool {
+pub fn may_hide<'a>(stream: Stream, subscribed: Streams, known: impl IntoIterator<Item = Option<&'a View>>) -> bool {
     if stream == Stream::Updates {
         return false;
     }
@@ -277,14 +270,10 @@ impl ViewHistory {
     pub fn take(&mut self, entry: &Entry) {
         let unchanged = match entry.kind {
             Kind::ThreadCreated => read(&entry.body).map(|body| self.create(&entry.author, &body)),
-            Kind::ThreadUpdated => read(&entry.body).map(
-                |UpdateThread {
-                     visibility, review, ..
-                 }| {
-                    self.visibility = visibility.unwrap_or(self.visibility);
-                    self.review = review.unwrap_or(self.review);
-                },
-            ),
+            Kind::ThreadUpdated => read(&entry.body).map(|UpdateThread { visibility, review, .. }| {
+                self.visibility = visibility.unwrap_or(self.visibility);
+                self.review = review.unwrap_or(self.review);
+            }),
             Kind::MemberAdded => read(&entry.body).map(|NewMember { user_id, role, .. }| {
                 if user_id == self.user {
                     self.role = Some(role);
@@ -320,21 +309,13 @@ impl ViewHistory {
             .checked_sub(1)
             .and_then(|at| self.views.get(at..))
             .unwrap_or_default();
-        may_hide(
-            stream,
-            subscribed,
-            known.iter().map(|(_, view)| view.as_ref()),
-        )
+        may_hide(stream, subscribed, known.iter().map(|(_, view)| view.as_ref()))
     }
 
     fn create(&mut self, author: &UserId, body: &CreateThread) {
         self.visibility = body.visibility.unwrap_or_default();
         self.review = body.review.unwrap_or_default();
-        let invited = body
-            .members
-            .iter()
-            .flatten()
-            .find(|member| member.user_id == self.user);
+        let invited = body.members.iter().flatten().find(|member| member.user_id == self.user);
         self.role = if *author == self.user {
             Some(Role::Owner)
         } else {

@@ -12,14 +12,13 @@ use choir_protocol::entry::Kind;
 use choir_protocol::error::ErrorCode;
 use choir_protocol::hash::Hash;
 use choir_protocol::ids::{
-    ActionSeq, Audience, ConnectionId, Cursor, Id, LogId, Seq, SessionId, ThreadId, Timestamp,
-    UserId,
+    ActionSeq, Audience, ConnectionId, Cursor, Id, LogId, Seq, SessionId, ThreadId, Timestamp, UserId,
 };
 use choir_protocol::json::Object;
 use choir_protocol::key::SecretKey;
 use choir_protocol::message::{
-    Auth, AuthMethod, ClientMessage, ErrorPayload, FromClient, FromServer, HeartbeatTimes, Limits,
-    Mode, Receipt, ReceiptStatus, ServerInfo, ServerMessage, SnapshotReason,
+    Auth, AuthMethod, ClientMessage, ErrorPayload, FromClient, FromServer, HeartbeatTimes, Limits, Mode, Receipt,
+    ReceiptStatus, ServerInfo, ServerMessage, SnapshotReason,
 };
 use choir_protocol::sign::auth_text;
 
@@ -52,10 +51,7 @@ impl World {
                 ..Limits::default()
             },
             heartbeat: HeartbeatTimes::default(),
-            audiences: vec![
-                "http://localhost:7400".parse().unwrap(),
-                AUDIENCE.parse().unwrap(),
-            ],
+            audiences: vec!["http://localhost:7400".parse().unwrap(), AUDIENCE.parse().unwrap()],
             authentication_ms: 10_000,
         };
         let fresh = Fresh {
@@ -93,10 +89,7 @@ impl World {
                 Output::StartSession(request) => self.sessions.push(*request),
                 Output::Submit(submission) => self.submitted.push(*submission),
                 Output::Ping => self.pings += 1,
-                Output::Subscribe(_)
-                | Output::Unsubscribed(_)
-                | Output::Request(..)
-                | Output::Acknowledged { .. } => {}
+                Output::Subscribe(_) | Output::Unsubscribed(_) | Output::Request(..) | Output::Acknowledged { .. } => {}
             }
         }
     }
@@ -394,16 +387,11 @@ fn c9_pings_begin_with_the_session_and_a_late_pong_closes_with_4408() {
 fn c10_a_drain_answers_what_it_received_before_it_closes_with_1012() {
     let mut w = World::live();
     w.acts(1, 1);
-    w.hands_in(Input::Drain {
-        retry_after_ms: 100,
-    });
+    w.hands_in(Input::Drain { retry_after_ms: 100 });
     assert!(!w.machine.reads());
     assert_eq!(w.closed, None);
     w.is_answered(0, receipt());
-    assert!(matches!(
-        w.sent.last().unwrap().message,
-        ServerMessage::Receipt(_)
-    ));
+    assert!(matches!(w.sent.last().unwrap().message, ServerMessage::Receipt(_)));
     assert_eq!(w.closed, Some(1012));
 }
 
@@ -487,9 +475,7 @@ fn y4_a_subscription_without_cursor_begins_with_a_snapshot_at_the_head() {
         .begin_subscription(now(0), None, opened(9, CursorCheck::Absent));
     w.drain();
     assert_eq!(due, Some(Due::Snapshot(SnapshotReason::Initial)));
-    let ServerMessage::Subscribed(choir_protocol::message::Subscribed::Thread(subscribed)) =
-        &w.sent[0].message
-    else {
+    let ServerMessage::Subscribed(choir_protocol::message::Subscribed::Thread(subscribed)) = &w.sent[0].message else {
         panic!("expected control.subscribed")
     };
     assert_eq!((subscribed.seq.get(), subscribed.head.get()), (9, 9));
@@ -498,9 +484,7 @@ fn y4_a_subscription_without_cursor_begins_with_a_snapshot_at_the_head() {
 #[test]
 fn y4_a_cursor_in_the_log_is_served_by_what_it_missed() {
     let mut w = World::live();
-    let due = w
-        .machine
-        .begin_subscription(now(0), None, opened(9, cursor(4)));
+    let due = w.machine.begin_subscription(now(0), None, opened(9, cursor(4)));
     let range = Due::Range {
         after: Seq::new(4).unwrap(),
         to: Seq::new(9).unwrap(),
@@ -511,9 +495,7 @@ fn y4_a_cursor_in_the_log_is_served_by_what_it_missed() {
 #[test]
 fn y5_a_cursor_too_far_behind_gets_a_snapshot_unless_the_subscription_is_complete() {
     let mut w = World::live();
-    let due = w
-        .machine
-        .begin_subscription(now(0), None, opened(10_002, cursor(1)));
+    let due = w.machine.begin_subscription(now(0), None, opened(10_002, cursor(1)));
     assert_eq!(due, Some(Due::Snapshot(SnapshotReason::TooFarBehind)));
     let mut complete = opened(10_002, cursor(1));
     complete.options.complete = true;
@@ -546,8 +528,7 @@ fn y8_a_cursor_before_a_widening_entry_gets_a_snapshot_but_not_the_start() {
 #[test]
 fn y8_live_a_widening_entry_is_sent_and_then_a_snapshot() {
     let mut w = World::live();
-    w.machine
-        .begin_subscription(now(0), None, opened(9, cursor(9)));
+    w.machine.begin_subscription(now(0), None, opened(9, cursor(9)));
     let subscription = w.machine.subscription(thread()).unwrap();
     let widened = sight(12, 11);
     let up_to_it = Due::Range {
@@ -580,8 +561,7 @@ fn y3_more_subscriptions_than_allowed_are_refused_by_limit() {
 #[test]
 fn y9_an_ack_beyond_what_was_sent_is_ignored() {
     let mut w = World::live();
-    w.machine
-        .begin_subscription(now(0), None, opened(9, cursor(4)));
+    w.machine.begin_subscription(now(0), None, opened(9, cursor(4)));
     let subscription = w.machine.subscription(thread()).unwrap();
     assert_eq!(subscription.acknowledge(Seq::new(5).unwrap()), None);
     assert_eq!(subscription.acknowledge(Seq::new(4).unwrap()), Seq::new(4));
@@ -606,15 +586,7 @@ fn subscribed_completely_before_a_widening() -> (Subscription, Sight) {
         root: Hash::EMPTY,
     };
     let check = CursorCheck::Holds(cursor);
-    let subscription = Subscription::begin(
-        ThreadId::from_bytes([5; 16]),
-        options,
-        false,
-        check,
-        sight,
-        None,
-        100,
-    );
+    let subscription = Subscription::begin(ThreadId::from_bytes([5; 16]), options, false, check, sight, None, 100);
     (subscription, sight)
 }
 

@@ -59,8 +59,7 @@ impl World {
     }
 
     fn answers(&mut self, thread: u8, name: u8, generation: Generation, answer: &Answer) -> bool {
-        self.sequence
-            .answered(thread_id(thread), id(name), generation, answer)
+        self.sequence.answered(thread_id(thread), id(name), generation, answer)
     }
 }
 
@@ -166,10 +165,7 @@ fn a5_a_kept_receipt_is_given_again_as_duplicate() {
     let mut w = World::new();
     let generation = w.decides(1, 1, 10);
     w.answers(1, 10, generation, &committed());
-    assert_eq!(
-        w.sends(1, 1, 10),
-        TakeUp::Answer(receipt(ReceiptStatus::Duplicate))
-    );
+    assert_eq!(w.sends(1, 1, 10), TakeUp::Answer(receipt(ReceiptStatus::Duplicate)));
 }
 
 #[test]
@@ -177,10 +173,7 @@ fn a5_a_kept_error_is_given_again_as_it_was() {
     let mut w = World::new();
     let generation = w.decides(1, 1, 10);
     w.answers(1, 10, generation, &refused(ErrorCode::PermissionDenied));
-    assert_eq!(
-        w.sends(1, 1, 10),
-        TakeUp::Answer(refused(ErrorCode::PermissionDenied))
-    );
+    assert_eq!(w.sends(1, 1, 10), TakeUp::Answer(refused(ErrorCode::PermissionDenied)));
 }
 
 #[test]
@@ -188,10 +181,7 @@ fn a5_a_kept_answer_at_the_expected_number_raises_it() {
     let mut w = World::new();
     let generation = w.decides(1, 1, 10);
     w.answers(1, 10, generation, &committed());
-    assert_eq!(
-        w.sends(2, 1, 10),
-        TakeUp::Answer(receipt(ReceiptStatus::Duplicate))
-    );
+    assert_eq!(w.sends(2, 1, 10), TakeUp::Answer(receipt(ReceiptStatus::Duplicate)));
     w.decides(3, 1, 11);
 }
 
@@ -219,12 +209,7 @@ fn a5_a_look_up_that_fails_for_now_moves_no_number() {
     let TakeUp::LookUp(generation) = w.sends(1, 1, 99) else {
         panic!("expected a look-up")
     };
-    assert!(w.answers(
-        1,
-        99,
-        generation,
-        &refused(ErrorCode::MessageDeliveryFailed)
-    ));
+    assert!(w.answers(1, 99, generation, &refused(ErrorCode::MessageDeliveryFailed)));
     w.decides(2, 1, 11);
 }
 

@@ -24,7 +24,10 @@ type Append = (Seq, Vec<Record>, Facts);
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
-    let directory = arguments.next().map_or_else(|| std::env::temp_dir().join(format!("choir-append-bench-{}", std::process::id())), PathBuf::from);
+    let directory = arguments.next().map_or_else(
+        || std::env::temp_dir().join(format!("choir-append-bench-{}", std::process::id())),
+        PathBuf::from,
+    );
     let entries: u64 = arguments.next().map_or(Ok(1_000_000), |text| text.parse())?;
     std::fs::create_dir(&directory)?;
     let result = bench(&directory, entries);
@@ -54,8 +57,14 @@ fn single_entries(directory: &Path, appenders: usize) -> Result<(), Box<dyn Erro
     for _ in 0..TURNS {
         let start = Instant::now();
         let turn = thread::scope(|scope| {
-            let threads: Vec<_> = chains.iter_mut().map(|(thread, appends)| scope.spawn(|| appending(&log, *thread, appends, rounds / TURNS))).collect();
-            threads.into_iter().flat_map(|thread| thread.join().unwrap_or_default()).collect::<Vec<_>>()
+            let threads: Vec<_> = chains
+                .iter_mut()
+                .map(|(thread, appends)| scope.spawn(|| appending(&log, *thread, appends, rounds / TURNS)))
+                .collect();
+            threads
+                .into_iter()
+                .flat_map(|thread| thread.join().unwrap_or_default())
+                .collect::<Vec<_>>()
         });
         ours += start.elapsed();
         latencies.extend(turn);
@@ -77,7 +86,12 @@ fn single_entries(directory: &Path, appenders: usize) -> Result<(), Box<dyn Erro
     wait(log.close());
     latencies.sort_unstable();
     let appends = latencies.len();
-    let at = |share: f64| latencies.get((appends as f64 * share) as usize).copied().unwrap_or_default();
+    let at = |share: f64| {
+        latencies
+            .get((appends as f64 * share) as usize)
+            .copied()
+            .unwrap_or_default()
+    };
     println!(
         "{appenders:>4} appenders: {:>7.0} appends/s, p50 {:.2?}, p99 {:.2?}; batches of {:.1}, {:.1} fsyncs per 1000 entries; \
          {:.0} batches/s, raw write + fdatasync of the same bytes {:.0}/s: ratio {:.2}",
@@ -160,14 +174,21 @@ fn long_log(directory: &Path, entries: u64) -> Result<(), Box<dyn Error>> {
         took.push((start.elapsed(), run.len()));
     }
     took.sort_unstable();
-    println!("last 100 entries of a thread: p50 {:.2?}, worst {:.2?}", took[took.len() / 2].0, took[took.len() - 1].0);
+    println!(
+        "last 100 entries of a thread: p50 {:.2?}, worst {:.2?}",
+        took[took.len() / 2].0,
+        took[took.len() - 1].0
+    );
     let start = Instant::now();
     let mut found = 0;
     for (thread, chain) in &mut chains {
         let id = chain.new_id();
         found += wait(log.find(*thread, id))?.len();
     }
-    println!("a look-up of an id that is not there: {:.1?} ({found} found)", start.elapsed() / u32::try_from(THREADS)?);
+    println!(
+        "a look-up of an id that is not there: {:.1?} ({found} found)",
+        start.elapsed() / u32::try_from(THREADS)?
+    );
     // As after kill -9: nothing is closed.
     std::mem::forget(log);
 

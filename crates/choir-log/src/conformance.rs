@@ -40,7 +40,10 @@ pub fn run(place: impl Fn() -> Opener, durability: Durability) {
     for (name, test) in TESTS {
         tracing::debug!(name, "conformance");
         let opener = place();
-        test(&World { opener: &opener, durability });
+        test(&World {
+            opener: &opener,
+            durability,
+        });
     }
 }
 
@@ -77,9 +80,21 @@ pub struct Chain {
 impl Chain {
     /// A thread without entries.
     pub fn new(thread: ThreadId) -> Self {
-        let summary =
-            Summary { title: "A sample".into(), visibility: Visibility::Private, messages: 0, last_activity: Timestamp::ZERO, due: None, awaiting: Vec::new() };
-        Self { thread, peaks: Peaks::new(), records: Vec::new(), summary, salt: 0 }
+        let summary = Summary {
+            title: "A sample".into(),
+            visibility: Visibility::Private,
+            messages: 0,
+            last_activity: Timestamp::ZERO,
+            due: None,
+            awaiting: Vec::new(),
+        };
+        Self {
+            thread,
+            peaks: Peaks::new(),
+            records: Vec::new(),
+            summary,
+            salt: 0,
+        }
     }
 
     /// The number of the last entry that was made.
@@ -104,10 +119,17 @@ impl Chain {
         let derived = kind == Kind::SpecResolved;
         let proof = (!derived).then(|| Proof {
             sent_at: timestamp,
-            seen: (seq.get() > 1).then(|| Cursor { seq: seq.previous(), root: self.peaks.root() }),
+            seen: (seq.get() > 1).then(|| Cursor {
+                seq: seq.previous(),
+                root: self.peaks.root(),
+            }),
             key: (seq.get().is_multiple_of(2)).then_some(PublicKey::from_bytes([8; 32])),
             sig: Signature::from_bytes([9; 64]),
-            audience: (seq.get().is_multiple_of(3)).then(|| "https://choir.example".parse().unwrap_or_else(|_| unreachable!("it is an origin"))),
+            audience: (seq.get().is_multiple_of(3)).then(|| {
+                "https://choir.example"
+                    .parse()
+                    .unwrap_or_else(|_| unreachable!("it is an origin"))
+            }),
             id: about.filter(|_| seq.get().is_multiple_of(4)),
             action_type: (seq.get().is_multiple_of(4)).then(|| "action.revise_spec".into()),
         });
@@ -152,12 +174,19 @@ impl Chain {
 
     /// Facts that change no members and erase nothing.
     pub fn facts(&self) -> Facts {
-        Facts { erase: Vec::new(), members: Vec::new(), summary: self.summary.clone() }
+        Facts {
+            erase: Vec::new(),
+            members: Vec::new(),
+            summary: self.summary.clone(),
+        }
     }
 
     /// The number of its last entry and the root there.
     pub fn cursor(&self) -> Cursor {
-        Cursor { seq: self.seq(), root: self.peaks.root() }
+        Cursor {
+            seq: self.seq(),
+            root: self.peaks.root(),
+        }
     }
 }
 
@@ -166,7 +195,9 @@ impl Chain {
 /// # Panics
 /// Never: every such text is a user id.
 pub fn sample_user(n: u8) -> UserId {
-    format!("corp:user-{n}").parse().unwrap_or_else(|_| unreachable!("it has no control characters"))
+    format!("corp:user-{n}")
+        .parse()
+        .unwrap_or_else(|_| unreachable!("it has no control characters"))
 }
 
 /// A thread id for samples.
@@ -203,24 +234,60 @@ impl World<'_> {
 type Test = (&'static str, fn(&World<'_>));
 
 const TESTS: &[Test] = &[
-    ("g1 entries come back as they were appended", g1_entries_come_back_as_they_were_appended),
-    ("g1 an append on another head is a conflict", g1_an_append_on_another_head_is_a_conflict),
-    ("g1 an append that does not follow is refused", g1_an_append_that_does_not_follow_is_refused),
-    ("g1 of many appends on one head one succeeds", g1_of_many_appends_on_one_head_one_succeeds),
-    ("l3 an id and kind stand once in a thread", l3_an_id_and_kind_stand_once_in_a_thread),
-    ("a8 entries are found by id and by what they are about", a8_entries_are_found_by_id_and_by_what_they_are_about),
+    (
+        "g1 entries come back as they were appended",
+        g1_entries_come_back_as_they_were_appended,
+    ),
+    (
+        "g1 an append on another head is a conflict",
+        g1_an_append_on_another_head_is_a_conflict,
+    ),
+    (
+        "g1 an append that does not follow is refused",
+        g1_an_append_that_does_not_follow_is_refused,
+    ),
+    (
+        "g1 of many appends on one head one succeeds",
+        g1_of_many_appends_on_one_head_one_succeeds,
+    ),
+    (
+        "l3 an id and kind stand once in a thread",
+        l3_an_id_and_kind_stand_once_in_a_thread,
+    ),
+    (
+        "a8 entries are found by id and by what they are about",
+        a8_entries_are_found_by_id_and_by_what_they_are_about,
+    ),
     ("reads keep their limits", reads_keep_their_limits),
     ("l6 erased bodies are gone at once", l6_erased_bodies_are_gone_at_once),
-    ("l6 a state from before a redaction is forgotten", l6_a_state_from_before_a_redaction_is_forgotten),
-    ("l7 roots peaks and paths hold at every size", l7_roots_peaks_and_paths_hold_at_every_size),
+    (
+        "l6 a state from before a redaction is forgotten",
+        l6_a_state_from_before_a_redaction_is_forgotten,
+    ),
+    (
+        "l7 roots peaks and paths hold at every size",
+        l7_roots_peaks_and_paths_hold_at_every_size,
+    ),
     ("y1 messages are counted", y1_messages_are_counted),
-    ("y1 threads are listed by newest activity", y1_threads_are_listed_by_newest_activity),
+    (
+        "y1 threads are listed by newest activity",
+        y1_threads_are_listed_by_newest_activity,
+    ),
     ("y1 members come and go", y1_members_come_and_go),
     ("s8 due threads come soonest first", s8_due_threads_come_soonest_first),
-    ("y1 specs that await a user are counted", y1_specs_that_await_a_user_are_counted),
-    ("y2 small records are kept and replaced", y2_small_records_are_kept_and_replaced),
+    (
+        "y1 specs that await a user are counted",
+        y1_specs_that_await_a_user_are_counted,
+    ),
+    (
+        "y2 small records are kept and replaced",
+        y2_small_records_are_kept_and_replaced,
+    ),
     ("a state is a cache", a_state_is_a_cache),
-    ("what does not exist is answered empty", what_does_not_exist_is_answered_empty),
+    (
+        "what does not exist is answered empty",
+        what_does_not_exist_is_answered_empty,
+    ),
     ("a closed log takes nothing", a_closed_log_takes_nothing),
     ("many threads share the log", many_threads_share_the_log),
 ];
@@ -229,7 +296,15 @@ fn read_all(log: &dyn Log, thread: ThreadId) -> Vec<Record> {
     let mut all: Vec<Record> = Vec::new();
     loop {
         let after = all.last().map_or(Seq::ZERO, |record| record.seq);
-        let run = wait(log.read(thread, after, ReadLimit { max_entries: 7, max_bytes: 1 << 20 })).expect("reads");
+        let run = wait(log.read(
+            thread,
+            after,
+            ReadLimit {
+                max_entries: 7,
+                max_bytes: 1 << 20,
+            },
+        ))
+        .expect("reads");
         if run.is_empty() {
             return all;
         }
@@ -255,7 +330,10 @@ fn g1_entries_come_back_as_they_were_appended(world: &World<'_>) {
         assert_eq!(read_all(log, thread), chain.records);
         let head = wait(log.head(thread)).expect("reads").expect("stands");
         let last = chain.records.last().expect("was made");
-        assert_eq!((head.cursor, head.messages, head.timestamp), (chain.cursor(), last.messages, last.timestamp));
+        assert_eq!(
+            (head.cursor, head.messages, head.timestamp),
+            (chain.cursor(), last.messages, last.timestamp)
+        );
     });
 }
 
@@ -265,10 +343,17 @@ fn g1_an_append_on_another_head_is_a_conflict(world: &World<'_>) {
     let first = chain.append(&[Kind::ThreadCreated]);
     let second = chain.append(&[Kind::MessagePosted]);
     let early = wait(log.append(thread, second.0, second.1.clone(), second.2.clone()));
-    assert_eq!(early, Err(AppendError::Conflict { head: Cursor::START }), "the thread does not exist yet");
+    assert_eq!(
+        early,
+        Err(AppendError::Conflict { head: Cursor::START }),
+        "the thread does not exist yet"
+    );
     append(&*log, thread, first.clone());
     let again = wait(log.append(thread, first.0, first.1.clone(), first.2.clone()));
-    let head = Cursor { seq: first.1[0].seq, root: first.1[0].root };
+    let head = Cursor {
+        seq: first.1[0].seq,
+        root: first.1[0].root,
+    };
     assert_eq!(again, Err(AppendError::Conflict { head }), "it exists");
     append(&*log, thread, second);
     world.now_and_reopened(log, |log| assert_eq!(read_all(log, thread), chain.records));
@@ -278,7 +363,10 @@ fn g1_an_append_that_does_not_follow_is_refused(world: &World<'_>) {
     let (log, thread) = (world.open(), sample_thread(1));
     let mut chain = Chain::new(thread);
     append(&*log, thread, chain.append(&[Kind::ThreadCreated, Kind::MessagePosted]));
-    let (expected, records, facts) = chain.clone().append(&[Kind::MessagePosted, Kind::MessagePosted, Kind::MessagePosted]);
+    let (expected, records, facts) =
+        chain
+            .clone()
+            .append(&[Kind::MessagePosted, Kind::MessagePosted, Kind::MessagePosted]);
     let spoil = |what: &str, change: &dyn Fn(&mut Vec<Record>, &mut Facts)| {
         let (mut records, mut facts) = (records.clone(), facts.clone());
         change(&mut records, &mut facts);
@@ -295,10 +383,18 @@ fn g1_an_append_that_does_not_follow_is_refused(world: &World<'_>) {
     spoil("a missing node", &|records, _| records[1].nodes.clear());
     spoil("a wrong count of messages", &|records, _| records[2].messages += 1);
     spoil("time runs back", &|records, _| records[1].timestamp = Timestamp::ZERO);
-    spoil("an erasure by an entry outside", &|_, facts| facts.erase.push((Seq::saturating(1), expected)));
-    spoil("an erasure of what is not there", &|_, facts| facts.erase.push((Seq::saturating(99), expected.next())));
+    spoil("an erasure by an entry outside", &|_, facts| {
+        facts.erase.push((Seq::saturating(1), expected))
+    });
+    spoil("an erasure of what is not there", &|_, facts| {
+        facts.erase.push((Seq::saturating(99), expected.next()))
+    });
     append(&*log, thread, chain.append(&[Kind::MessagePosted]));
-    assert_eq!(read_all(&*log, thread), chain.records, "nothing of what was refused is there");
+    assert_eq!(
+        read_all(&*log, thread),
+        chain.records,
+        "nothing of what was refused is there"
+    );
 }
 
 fn g1_of_many_appends_on_one_head_one_succeeds(world: &World<'_>) {
@@ -315,11 +411,19 @@ fn g1_of_many_appends_on_one_head_one_succeeds(world: &World<'_>) {
             })
             .collect();
         // All are handed over before the first is answered, so that an engine may put them into one batch.
-        let answers: Vec<_> = offers.iter().map(|(_, (expected, records, facts))| log.append(thread, *expected, records.clone(), facts.clone())).collect();
+        let answers: Vec<_> = offers
+            .iter()
+            .map(|(_, (expected, records, facts))| log.append(thread, *expected, records.clone(), facts.clone()))
+            .collect();
         let answers: Vec<_> = answers.into_iter().map(wait).collect();
         let winners: Vec<_> = (0..answers.len()).filter(|n| answers[*n].is_ok()).collect();
         assert_eq!(winners.len(), 1, "{answers:?}");
-        assert!(answers.iter().all(|answer| matches!(answer, Ok(()) | Err(AppendError::Conflict { .. }))), "{answers:?}");
+        assert!(
+            answers
+                .iter()
+                .all(|answer| matches!(answer, Ok(()) | Err(AppendError::Conflict { .. }))),
+            "{answers:?}"
+        );
         chain = offers[winners[0]].0.clone();
     }
     world.now_and_reopened(log, |log| assert_eq!(read_all(log, thread), chain.records));
@@ -333,24 +437,48 @@ fn l3_an_id_and_kind_stand_once_in_a_thread(world: &World<'_>) {
     let check = |log: &dyn Log| {
         let mut again = chain.clone();
         let fresh = again.new_id();
-        let records = vec![again.entry(Kind::MessageEdited, fresh, Some(taken), "x"), again.entry(Kind::MessagePosted, taken, None, "x")];
+        let records = vec![
+            again.entry(Kind::MessageEdited, fresh, Some(taken), "x"),
+            again.entry(Kind::MessagePosted, taken, None, "x"),
+        ];
         let answer = wait(log.append(thread, chain.seq(), records, again.facts()));
-        assert_eq!(answer, Err(AppendError::Taken { seq: Seq::saturating(2) }));
+        assert_eq!(
+            answer,
+            Err(AppendError::Taken {
+                seq: Seq::saturating(2)
+            })
+        );
 
         let mut twice = chain.clone();
-        let records = vec![twice.entry(Kind::SpecSubmitted, fresh, None, "x"), twice.entry(Kind::SpecSubmitted, fresh, None, "x")];
+        let records = vec![
+            twice.entry(Kind::SpecSubmitted, fresh, None, "x"),
+            twice.entry(Kind::SpecSubmitted, fresh, None, "x"),
+        ];
         let answer = wait(log.append(thread, chain.seq(), records, twice.facts()));
-        assert_eq!(answer, Err(AppendError::Taken { seq: Seq::saturating(3) }), "twice in one append");
+        assert_eq!(
+            answer,
+            Err(AppendError::Taken {
+                seq: Seq::saturating(3)
+            }),
+            "twice in one append"
+        );
     };
     check(&*log);
     let elsewhere = sample_thread(2);
     let mut other = Chain::new(elsewhere);
-    let records = vec![other.entry(Kind::ThreadCreated, taken, None, "x"), other.entry(Kind::MessagePosted, taken, None, "x")];
+    let records = vec![
+        other.entry(Kind::ThreadCreated, taken, None, "x"),
+        other.entry(Kind::MessagePosted, taken, None, "x"),
+    ];
     append(&*log, elsewhere, (Seq::ZERO, records, other.facts()));
     world.now_and_reopened(log, |log| {
         check(log);
         assert_eq!(read_all(log, thread), chain.records);
-        assert_eq!(read_all(log, elsewhere), other.records, "another thread has ids of its own, and one id may have several kinds");
+        assert_eq!(
+            read_all(log, elsewhere),
+            other.records,
+            "another thread has ids of its own, and one id may have several kinds"
+        );
     });
 }
 
@@ -360,7 +488,14 @@ fn a8_entries_are_found_by_id_and_by_what_they_are_about(world: &World<'_>) {
     append(&*log, thread, chain.append(&[Kind::ThreadCreated]));
     let spec = chain.new_id();
     let mut made = Vec::new();
-    for kind in [Kind::SpecSubmitted, Kind::SpecRevised, Kind::ApprovalGiven, Kind::MessageEdited, Kind::SpecResolved, Kind::MessagePosted] {
+    for kind in [
+        Kind::SpecSubmitted,
+        Kind::SpecRevised,
+        Kind::ApprovalGiven,
+        Kind::MessageEdited,
+        Kind::SpecResolved,
+        Kind::MessagePosted,
+    ] {
         let bears = matches!(kind, Kind::SpecSubmitted | Kind::SpecResolved | Kind::MessagePosted);
         let id = if bears { spec } else { chain.new_id() };
         let expected = chain.seq();
@@ -384,11 +519,22 @@ fn reads_keep_their_limits(world: &World<'_>) {
     let (log, thread) = (world.open(), sample_thread(1));
     let mut chain = Chain::new(thread);
     for _ in 0..6 {
-        append(&*log, thread, chain.append(&[Kind::MessageEdited, Kind::MessagePosted, Kind::ApprovalGiven, Kind::MessagePosted, Kind::MessageEdited]));
+        append(
+            &*log,
+            thread,
+            chain.append(&[
+                Kind::MessageEdited,
+                Kind::MessagePosted,
+                Kind::ApprovalGiven,
+                Kind::MessagePosted,
+                Kind::MessageEdited,
+            ]),
+        );
     }
     world.now_and_reopened(log, |log| {
         let run = |after: u64, max_entries: usize, max_bytes: usize| {
-            let run = wait(log.read(thread, Seq::saturating(after), ReadLimit { max_entries, max_bytes })).expect("reads");
+            let run =
+                wait(log.read(thread, Seq::saturating(after), ReadLimit { max_entries, max_bytes })).expect("reads");
             run.iter().map(|record| record.seq.get()).collect::<Vec<_>>()
         };
         assert_eq!(run(0, 3, usize::MAX), [1, 2, 3]);
@@ -405,7 +551,16 @@ fn reads_keep_their_limits(world: &World<'_>) {
 fn l6_erased_bodies_are_gone_at_once(world: &World<'_>) {
     let (log, thread) = (world.open(), sample_thread(1));
     let mut chain = Chain::new(thread);
-    append(&*log, thread, chain.append(&[Kind::ThreadCreated, Kind::MessagePosted, Kind::MessageEdited, Kind::MessagePosted]));
+    append(
+        &*log,
+        thread,
+        chain.append(&[
+            Kind::ThreadCreated,
+            Kind::MessagePosted,
+            Kind::MessageEdited,
+            Kind::MessagePosted,
+        ]),
+    );
     let (expected, records, mut facts) = chain.append(&[Kind::MessageRedacted]);
     let by = records[0].seq;
     facts.erase = vec![(Seq::saturating(2), by), (Seq::saturating(3), by)];
@@ -434,14 +589,20 @@ fn l6_a_state_from_before_a_redaction_is_forgotten(world: &World<'_>) {
     facts.erase = vec![(Seq::saturating(2), Seq::saturating(3))];
     append(&*log, thread, (expected, records, facts));
     log.save_state(thread, Seq::saturating(2), b"holds what is erased next".to_vec());
-    world.now_and_reopened(log, |log| assert_eq!(wait(log.load_state(thread)).expect("reads"), None));
+    world.now_and_reopened(log, |log| {
+        assert_eq!(wait(log.load_state(thread)).expect("reads"), None)
+    });
 }
 
 fn l7_roots_peaks_and_paths_hold_at_every_size(world: &World<'_>) {
     let (log, thread) = (world.open(), sample_thread(1));
     let mut chain = Chain::new(thread);
     for _ in 0..7 {
-        append(&*log, thread, chain.append(&[Kind::MessagePosted, Kind::MessageEdited, Kind::MessageRedacted]));
+        append(
+            &*log,
+            thread,
+            chain.append(&[Kind::MessagePosted, Kind::MessageEdited, Kind::MessageRedacted]),
+        );
     }
     world.now_and_reopened(log, |log| {
         let mut peaks = Peaks::new();
@@ -453,8 +614,20 @@ fn l7_roots_peaks_and_paths_hold_at_every_size(world: &World<'_>) {
             assert_eq!(wait(log.root_at(thread, size)), Ok(Some(peaks.root())));
             assert_eq!(wait(log.peaks_at(thread, size)), Ok(Some(peaks.clone())));
             for record in &chain.records[..at] {
-                let path = wait(log.inclusion_path(thread, record.seq, size)).expect("reads").expect("is in it");
-                assert!(verify_inclusion(&record.leaf(thread), record.seq.get() - 1, size.get(), &path, &peaks.root()), "{} in {size}", record.seq);
+                let path = wait(log.inclusion_path(thread, record.seq, size))
+                    .expect("reads")
+                    .expect("is in it");
+                assert!(
+                    verify_inclusion(
+                        &record.leaf(thread),
+                        record.seq.get() - 1,
+                        size.get(),
+                        &path,
+                        &peaks.root()
+                    ),
+                    "{} in {size}",
+                    record.seq
+                );
             }
             assert_eq!(wait(log.inclusion_path(thread, size.next(), size)), Ok(None));
             assert_eq!(wait(log.inclusion_path(thread, Seq::ZERO, size)), Ok(None));
@@ -471,7 +644,11 @@ fn y1_messages_are_counted(world: &World<'_>) {
     let mut chain = Chain::new(thread);
     append(&*log, thread, chain.append(&[Kind::ThreadCreated]));
     for n in 0..20 {
-        let kind = if n % 3 == 0 { Kind::MessageEdited } else { Kind::MessagePosted };
+        let kind = if n % 3 == 0 {
+            Kind::MessageEdited
+        } else {
+            Kind::MessagePosted
+        };
         append(&*log, thread, chain.append(&[kind]));
     }
     world.now_and_reopened(log, |log| {
@@ -493,12 +670,24 @@ fn y1_messages_are_counted(world: &World<'_>) {
 fn y1_threads_are_listed_by_newest_activity(world: &World<'_>) {
     let log = world.open();
     let user = sample_user(1);
-    let mut chains: Vec<_> = (0..10).map(|n| (sample_thread(n), Chain::new(sample_thread(n)))).collect();
+    let mut chains: Vec<_> = (0..10)
+        .map(|n| (sample_thread(n), Chain::new(sample_thread(n))))
+        .collect();
     for (n, (thread, chain)) in chains.iter_mut().enumerate() {
         let (expected, records, mut facts) = chain.append(&[Kind::ThreadCreated]);
-        facts.summary.visibility = if n % 2 == 0 { Visibility::Public } else { Visibility::Private };
+        facts.summary.visibility = if n % 2 == 0 {
+            Visibility::Public
+        } else {
+            Visibility::Private
+        };
         chain.summary.visibility = facts.summary.visibility;
-        facts.members = vec![(user.clone(), Some(MemberFact { role: Role::Owner, joined: true }))];
+        facts.members = vec![(
+            user.clone(),
+            Some(MemberFact {
+                role: Role::Owner,
+                joined: true,
+            }),
+        )];
         append(&*log, *thread, (expected, records, facts));
     }
     for (n, (thread, chain)) in chains.iter_mut().enumerate() {
@@ -506,7 +695,10 @@ fn y1_threads_are_listed_by_newest_activity(world: &World<'_>) {
         let count = if n == 7 { 9 } else { 1 + n / 2 };
         append(&*log, *thread, chain.append(&vec![Kind::MessagePosted; count]));
     }
-    let mut order: Vec<_> = chains.iter().map(|(thread, chain)| (std::cmp::Reverse(chain.summary.last_activity), *thread)).collect();
+    let mut order: Vec<_> = chains
+        .iter()
+        .map(|(thread, chain)| (std::cmp::Reverse(chain.summary.last_activity), *thread))
+        .collect();
     order.sort();
     let order: Vec<_> = order.into_iter().map(|(_, thread)| thread).collect();
     world.now_and_reopened(log, |log| {
@@ -525,12 +717,25 @@ fn y1_threads_are_listed_by_newest_activity(world: &World<'_>) {
         let mine = pages(&|after| wait(log.threads_of(&user, after, 3)).expect("reads"));
         assert_eq!(mine.iter().map(|row| row.thread).collect::<Vec<_>>(), order);
         for row in &mine {
-            let (_, chain) = chains.iter().find(|(thread, _)| *thread == row.thread).expect("was made");
+            let (_, chain) = chains
+                .iter()
+                .find(|(thread, _)| *thread == row.thread)
+                .expect("was made");
             assert_eq!((row.head, &row.summary), (chain.seq(), &chain.summary));
-            assert_eq!(row.member, Some(MemberFact { role: Role::Owner, joined: true }));
+            assert_eq!(
+                row.member,
+                Some(MemberFact {
+                    role: Role::Owner,
+                    joined: true
+                })
+            );
         }
         let public = pages(&|after| wait(log.public_threads(after, 3)).expect("reads"));
-        let public_order: Vec<_> = order.iter().copied().filter(|thread| chains.iter().step_by(2).any(|(even, _)| even == thread)).collect();
+        let public_order: Vec<_> = order
+            .iter()
+            .copied()
+            .filter(|thread| chains.iter().step_by(2).any(|(even, _)| even == thread))
+            .collect();
         assert_eq!(public.iter().map(|row| row.thread).collect::<Vec<_>>(), public_order);
         assert!(public.iter().all(|row| row.member.is_none()));
         for wrong in ["", "x", "1764000000001", "1764000000001.x"] {
@@ -547,12 +752,32 @@ fn y1_members_come_and_go(world: &World<'_>) {
         let thread = sample_thread(n);
         let mut chain = Chain::new(thread);
         let (expected, records, mut facts) = chain.append(&[Kind::ThreadCreated]);
-        facts.members =
-            vec![(alice.clone(), Some(MemberFact { role: Role::Owner, joined: true })), (bob.clone(), Some(MemberFact { role: Role::Reader, joined: false }))];
+        facts.members = vec![
+            (
+                alice.clone(),
+                Some(MemberFact {
+                    role: Role::Owner,
+                    joined: true,
+                }),
+            ),
+            (
+                bob.clone(),
+                Some(MemberFact {
+                    role: Role::Reader,
+                    joined: false,
+                }),
+            ),
+        ];
         append(&*log, thread, (expected, records, facts));
         let (expected, records, mut facts) = chain.append(&[Kind::MemberJoined]);
         facts.members = match n {
-            0 | 3 => vec![(bob.clone(), Some(MemberFact { role: Role::CoAuthor, joined: true }))],
+            0 | 3 => vec![(
+                bob.clone(),
+                Some(MemberFact {
+                    role: Role::CoAuthor,
+                    joined: true,
+                }),
+            )],
             1 => vec![(alice.clone(), None), (bob.clone(), None)],
             _ => Vec::new(),
         };
@@ -562,7 +787,9 @@ fn y1_members_come_and_go(world: &World<'_>) {
         append(&*log, thread, (expected, records, facts));
     }
     world.now_and_reopened(log, |log| {
-        let joined = |user: &UserId, after: Option<u8>, limit: usize| wait(log.joined_threads(user, after.map(sample_thread), limit)).expect("reads");
+        let joined = |user: &UserId, after: Option<u8>, limit: usize| {
+            wait(log.joined_threads(user, after.map(sample_thread), limit)).expect("reads")
+        };
         assert_eq!(joined(&alice, None, 100), [0, 2, 3, 4, 5].map(sample_thread));
         assert_eq!(joined(&alice, None, 2), [0, 2].map(sample_thread));
         assert_eq!(joined(&alice, Some(2), 2), [3, 4].map(sample_thread));
@@ -570,11 +797,31 @@ fn y1_members_come_and_go(world: &World<'_>) {
         assert_eq!(joined(&bob, None, 100), [0, 3].map(sample_thread));
         let roles = wait(log.threads_of(&bob, None, 100)).expect("reads");
         assert_eq!(roles.rows.len(), 5, "invited ones too");
-        assert_eq!(roles.rows.iter().filter(|row| row.member == Some(MemberFact { role: Role::CoAuthor, joined: true })).count(), 2);
+        assert_eq!(
+            roles
+                .rows
+                .iter()
+                .filter(|row| row.member
+                    == Some(MemberFact {
+                        role: Role::CoAuthor,
+                        joined: true
+                    }))
+                .count(),
+            2
+        );
         // One user's id is the beginning of the other's.
-        assert_eq!(wait(log.threads_of(&sample_user(1), None, 100)).expect("reads").rows.len(), 5);
+        assert_eq!(
+            wait(log.threads_of(&sample_user(1), None, 100))
+                .expect("reads")
+                .rows
+                .len(),
+            5
+        );
         let public = wait(log.public_threads(None, 100)).expect("reads");
-        assert_eq!(public.rows.iter().map(|row| row.thread).collect::<Vec<_>>(), [sample_thread(3)]);
+        assert_eq!(
+            public.rows.iter().map(|row| row.thread).collect::<Vec<_>>(),
+            [sample_thread(3)]
+        );
     });
 }
 
@@ -621,7 +868,10 @@ fn y1_specs_that_await_a_user_are_counted(world: &World<'_>) {
         append(&*log, thread, chain.append(&[Kind::ApprovalGiven]));
     }
     world.now_and_reopened(log, |log| {
-        assert_eq!(wait(log.awaiting(&alice, 10)), Ok(vec![(sample_thread(0), 2), (sample_thread(1), 1)]));
+        assert_eq!(
+            wait(log.awaiting(&alice, 10)),
+            Ok(vec![(sample_thread(0), 2), (sample_thread(1), 1)])
+        );
         assert_eq!(wait(log.awaiting(&alice, 1)), Ok(vec![(sample_thread(0), 2)]));
         assert_eq!(wait(log.awaiting(&bob, 10)), Ok(vec![(sample_thread(0), 1)]));
         assert_eq!(wait(log.awaiting(&sample_user(3), 10)), Ok(vec![]));
@@ -631,17 +881,32 @@ fn y1_specs_that_await_a_user_are_counted(world: &World<'_>) {
 fn y2_small_records_are_kept_and_replaced(world: &World<'_>) {
     let log = world.open();
     let key = vec![0xff; MAX_KEY_BYTES];
-    let puts: [(&[u8], Vec<u8>); 5] =
-        [(b"mark/1", b"1".to_vec()), (b"mark/12", b"2".to_vec()), (b"mark/1", b"3".to_vec()), (&key, vec![7; MAX_VALUE_BYTES]), (b"", Vec::new())];
+    let puts: [(&[u8], Vec<u8>); 5] = [
+        (b"mark/1", b"1".to_vec()),
+        (b"mark/12", b"2".to_vec()),
+        (b"mark/1", b"3".to_vec()),
+        (&key, vec![7; MAX_VALUE_BYTES]),
+        (b"", Vec::new()),
+    ];
     let answers: Vec<_> = puts.iter().map(|(key, value)| log.put(key, value.clone())).collect();
     for answer in answers {
         assert_eq!(wait(answer), Ok(()));
     }
-    assert!(matches!(wait(log.put(&[0; MAX_KEY_BYTES + 1], Vec::new())), Err(AppendError::Refused { .. })));
-    assert!(matches!(wait(log.put(b"x", vec![0; MAX_VALUE_BYTES + 1])), Err(AppendError::Refused { .. })));
+    assert!(matches!(
+        wait(log.put(&[0; MAX_KEY_BYTES + 1], Vec::new())),
+        Err(AppendError::Refused { .. })
+    ));
+    assert!(matches!(
+        wait(log.put(b"x", vec![0; MAX_VALUE_BYTES + 1])),
+        Err(AppendError::Refused { .. })
+    ));
     world.now_and_reopened(log, |log| {
         let get = |key: &[u8]| wait(log.get(key)).expect("reads");
-        assert_eq!(get(b"mark/1"), Some(b"3".to_vec()), "the later of two that were handed over in order");
+        assert_eq!(
+            get(b"mark/1"),
+            Some(b"3".to_vec()),
+            "the later of two that were handed over in order"
+        );
         assert_eq!(get(b"mark/12"), Some(b"2".to_vec()));
         assert_eq!(get(&key), Some(vec![7; MAX_VALUE_BYTES]));
         assert_eq!(get(b""), Some(Vec::new()));
@@ -659,7 +924,10 @@ fn a_state_is_a_cache(world: &World<'_>) {
     world.now_and_reopened(log, |log| {
         // It may have been forgotten, but it is never another's.
         let state = wait(log.load_state(thread)).expect("reads");
-        assert!(state.is_none() || state == Some((Seq::saturating(2), b"state".to_vec())), "{state:?}");
+        assert!(
+            state.is_none() || state == Some((Seq::saturating(2), b"state".to_vec())),
+            "{state:?}"
+        );
         assert_eq!(wait(log.load_state(sample_thread(2))), Ok(None));
     });
 }
@@ -671,7 +939,10 @@ fn what_does_not_exist_is_answered_empty(world: &World<'_>) {
         assert_eq!(wait(log.read(thread, Seq::ZERO, ReadLimit::default())), Ok(vec![]));
         assert_eq!(wait(log.root_at(thread, Seq::ZERO)), Ok(None));
         assert_eq!(wait(log.peaks_at(thread, Seq::ZERO)), Ok(None));
-        assert_eq!(wait(log.inclusion_path(thread, Seq::saturating(1), Seq::saturating(1))), Ok(None));
+        assert_eq!(
+            wait(log.inclusion_path(thread, Seq::saturating(1), Seq::saturating(1))),
+            Ok(None)
+        );
         assert_eq!(wait(log.messages_at(thread, Seq::saturating(1))), Ok(0));
         assert_eq!(wait(log.message_seq(thread, 1)), Ok(None));
         assert_eq!(wait(log.load_state(thread)), Ok(None));
@@ -693,8 +964,14 @@ fn a_closed_log_takes_nothing(world: &World<'_>) {
     wait(log.close());
     assert_eq!(wait(handed_over), Ok(()), "what was handed over is finished");
     let (expected, records, facts) = chain.clone().append(&[Kind::MessagePosted]);
-    assert!(matches!(wait(log.append(thread, expected, records, facts)), Err(AppendError::Broken { .. })));
-    assert!(matches!(wait(log.put(b"x", Vec::new())), Err(AppendError::Broken { .. })));
+    assert!(matches!(
+        wait(log.append(thread, expected, records, facts)),
+        Err(AppendError::Broken { .. })
+    ));
+    assert!(matches!(
+        wait(log.put(b"x", Vec::new())),
+        Err(AppendError::Broken { .. })
+    ));
     assert_ne!(log.health(), Health::Ready);
     wait(log.close());
     if world.durability == Durability::Survives {
@@ -727,7 +1004,10 @@ fn many_threads_share_the_log(world: &World<'_>) {
                 })
             })
             .collect();
-        writers.into_iter().map(|writer| writer.join().expect("wrote")).collect()
+        writers
+            .into_iter()
+            .map(|writer| writer.join().expect("wrote"))
+            .collect()
     });
     let entries: usize = chains.iter().map(|(_, chain)| chain.records.len()).sum();
     let stats = log.stats();

@@ -48,16 +48,29 @@ impl fmt::Display for AppendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Conflict { head } => {
-                write!(f, "nothing was appended: the thread's head is {}, not the expected one; read on from it and decide anew", head.seq)
+                write!(
+                    f,
+                    "nothing was appended: the thread's head is {}, not the expected one; read on from it and decide anew",
+                    head.seq
+                )
             }
-            Self::Taken { seq } => write!(f, "nothing was appended: entry {seq} bears the same id and kind; answer with that entry"),
+            Self::Taken { seq } => write!(
+                f,
+                "nothing was appended: entry {seq} bears the same id and kind; answer with that entry"
+            ),
             Self::Refused { why } => write!(f, "nothing was appended: {why}"),
             Self::Busy => f.write_str("nothing was appended: the queue of appends is full; try again a little later"),
             Self::Unknown { reason } => {
-                write!(f, "it is not known whether the entries were appended: {reason}; answer nobody, reopen the log and read it to find out")
+                write!(
+                    f,
+                    "it is not known whether the entries were appended: {reason}; answer nobody, reopen the log and read it to find out"
+                )
             }
             Self::Broken { reason } => {
-                write!(f, "nothing was appended: the log takes no appends since {reason}; what is durable can still be read; reopen the log")
+                write!(
+                    f,
+                    "nothing was appended: the log takes no appends since {reason}; what is durable can still be read; reopen the log"
+                )
             }
         }
     }
@@ -102,15 +115,28 @@ pub enum ReadError {
 impl fmt::Display for ReadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Damaged { file, offset, thread, seq, what } => write!(
+            Self::Damaged {
+                file,
+                offset,
+                thread,
+                seq,
+                what,
+            } => write!(
                 f,
                 "entry {seq} of thread {thread} is damaged: {what}, at offset {offset} of {}; it is not served; \
                  restore the file from a backup, and run `choir log check` to find what else is damaged",
                 file.display()
             ),
-            Self::Io { file, reason } => write!(f, "{} could not be read: {reason}; nothing was changed; check the disk", file.display()),
+            Self::Io { file, reason } => write!(
+                f,
+                "{} could not be read: {reason}; nothing was changed; check the disk",
+                file.display()
+            ),
             Self::Index { reason } => {
-                write!(f, "the index is damaged: {reason}; the log itself is not affected; restart, and the index is rebuilt from the log")
+                write!(
+                    f,
+                    "the index is damaged: {reason}; the log itself is not affected; restart, and the index is rebuilt from the log"
+                )
             }
             Self::After => f.write_str("`after` is not the `next` of a page of this list"),
             Self::Closed => f.write_str("the log was closed"),
@@ -173,15 +199,27 @@ impl fmt::Display for OpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Locked { directory } => {
-                write!(f, "the log in {} is open in another process; nothing was changed; stop that process, or choose another directory", directory.display())
+                write!(
+                    f,
+                    "the log in {} is open in another process; nothing was changed; stop that process, or choose another directory",
+                    directory.display()
+                )
             }
-            Self::Newer { directory, found, known } => write!(
+            Self::Newer {
+                directory,
+                found,
+                known,
+            } => write!(
                 f,
                 "the log in {} has format {found}, and this version knows formats up to {known}; nothing was changed; use a newer version of choir",
                 directory.display()
             ),
             Self::NotALog { file, what } => {
-                write!(f, "{} {what}; nothing was changed; name a directory that holds a log, or an empty one to begin a log in", file.display())
+                write!(
+                    f,
+                    "{} {what}; nothing was changed; name a directory that holds a log, or an empty one to begin a log in",
+                    file.display()
+                )
             }
             Self::Corrupt { file, offset, what } => write!(
                 f,
@@ -191,7 +229,10 @@ impl fmt::Display for OpenError {
             ),
             Self::Io { file, doing, source } => write!(f, "could not {doing} {}: {source}", file.display()),
             Self::Index { reason } => {
-                write!(f, "the index could not be brought up to the log: {reason}; the log itself is not affected; check the disk, then start again")
+                write!(
+                    f,
+                    "the index could not be brought up to the log: {reason}; the log itself is not affected; check the disk, then start again"
+                )
             }
         }
     }

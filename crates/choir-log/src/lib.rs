@@ -67,7 +67,13 @@ pub trait Log: Send + Sync {
     ///
     /// # Errors
     /// [`AppendError`] says whether it is known that nothing was appended.
-    fn append(&self, thread: ThreadId, expected: Seq, records: Vec<Record>, facts: Facts) -> Pending<'_, Result<(), AppendError>>;
+    fn append(
+        &self,
+        thread: ThreadId,
+        expected: Seq,
+        records: Vec<Record>,
+        facts: Facts,
+    ) -> Pending<'_, Result<(), AppendError>>;
 
     /// The thread's head; none where there is no such thread.
     ///
@@ -104,7 +110,12 @@ pub trait Log: Send + Sync {
     ///
     /// # Errors
     /// [`ReadError`], as with every read.
-    fn inclusion_path(&self, thread: ThreadId, seq: Seq, size: Seq) -> Pending<'_, Result<Option<Vec<Hash>>, ReadError>>;
+    fn inclusion_path(
+        &self,
+        thread: ThreadId,
+        seq: Seq,
+        size: Seq,
+    ) -> Pending<'_, Result<Option<Vec<Hash>>, ReadError>>;
 
     /// How many messages the thread holds up to and with entry `seq` (Y1, Y2); above the head, how many it holds; 0 where there is no such thread.
     ///
@@ -134,7 +145,12 @@ pub trait Log: Send + Sync {
     ///
     /// # Errors
     /// [`ReadError::After`] where `after` isn't such a `next`.
-    fn threads_of(&self, user: &UserId, after: Option<&str>, limit: usize) -> Pending<'_, Result<ThreadPage, ReadError>>;
+    fn threads_of(
+        &self,
+        user: &UserId,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Pending<'_, Result<ThreadPage, ReadError>>;
 
     /// The public threads, newest activity first (Y1, scope `public`); otherwise as [`threads_of`](Log::threads_of), without members' rows.
     ///
@@ -146,7 +162,12 @@ pub trait Log: Send + Sync {
     ///
     /// # Errors
     /// [`ReadError`], as with every read.
-    fn joined_threads(&self, user: &UserId, after: Option<ThreadId>, limit: usize) -> Pending<'_, Result<Vec<ThreadId>, ReadError>>;
+    fn joined_threads(
+        &self,
+        user: &UserId,
+        after: Option<ThreadId>,
+        limit: usize,
+    ) -> Pending<'_, Result<Vec<ThreadId>, ReadError>>;
 
     /// The threads with a spec that expires at or before `before` (S8), soonest first.
     ///
@@ -222,14 +243,20 @@ pub struct ReadLimit {
 impl ReadLimit {
     /// The limit that is kept.
     pub(crate) fn bounded(self) -> Self {
-        Self { max_entries: self.max_entries.clamp(1, MAX_RUN_ENTRIES), max_bytes: self.max_bytes.min(MAX_RUN_BYTES) }
+        Self {
+            max_entries: self.max_entries.clamp(1, MAX_RUN_ENTRIES),
+            max_bytes: self.max_bytes.min(MAX_RUN_BYTES),
+        }
     }
 }
 
 /// A page of a range (Y11's greatest `limit`), and no more memory than a few of them.
 impl Default for ReadLimit {
     fn default() -> Self {
-        Self { max_entries: 1000, max_bytes: 1024 * 1024 }
+        Self {
+            max_entries: 1000,
+            max_bytes: 1024 * 1024,
+        }
     }
 }
 
@@ -251,7 +278,13 @@ pub struct Found {
 impl Found {
     /// What an index look-up says of a record.
     pub(crate) fn of(record: &Record) -> Self {
-        Self { seq: record.seq, kind: record.kind.clone(), author: record.author.clone(), id: record.id, content_hash: record.content_hash }
+        Self {
+            seq: record.seq,
+            kind: record.kind.clone(),
+            author: record.author.clone(),
+            id: record.id,
+            content_hash: record.content_hash,
+        }
     }
 }
 

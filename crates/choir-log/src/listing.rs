@@ -16,7 +16,10 @@ pub(crate) struct Place {
 
 impl Place {
     pub(crate) const fn new(last_activity: Timestamp, thread: ThreadId) -> Self {
-        Self { activity: Reverse(last_activity), thread }
+        Self {
+            activity: Reverse(last_activity),
+            thread,
+        }
     }
 
     pub(crate) const fn thread(self) -> ThreadId {
@@ -53,7 +56,11 @@ pub(crate) struct Page {
 
 impl Page {
     pub(crate) fn new(after: Option<Place>, limit: usize) -> Self {
-        Self { after, limit: limit.clamp(1, MAX_ROWS), best: BinaryHeap::new() }
+        Self {
+            after,
+            limit: limit.clamp(1, MAX_ROWS),
+            best: BinaryHeap::new(),
+        }
     }
 
     pub(crate) fn offer(&mut self, place: Place) {

@@ -14,7 +14,9 @@ use choir_protocol::thread::Visibility;
 
 use crate::listing::{Page, Place};
 use crate::rules::{check_append, check_put};
-use crate::{AppendError, Found, Head, Health, Log, MAX_ROWS, Pending, ReadError, ReadLimit, Stats, ThreadPage, ThreadRow};
+use crate::{
+    AppendError, Found, Head, Health, Log, MAX_ROWS, Pending, ReadError, ReadLimit, Stats, ThreadPage, ThreadRow,
+};
 
 /// A log in memory. Every call is done when it returns.
 #[derive(Debug)]
@@ -26,7 +28,10 @@ pub struct MemoryLog {
 impl MemoryLog {
     /// An empty log with this name.
     pub fn new(log_id: LogId) -> Self {
-        Self { log_id, store: Mutex::default() }
+        Self {
+            log_id,
+            store: Mutex::default(),
+        }
     }
 
     fn store(&self) -> MutexGuard<'_, Store> {
@@ -64,7 +69,14 @@ impl Thread {
 
     fn head(&self) -> Option<Head> {
         let last = self.records.last()?;
-        Some(Head { cursor: Cursor { seq: last.seq, root: last.root }, messages: last.messages, timestamp: last.timestamp })
+        Some(Head {
+            cursor: Cursor {
+                seq: last.seq,
+                root: last.root,
+            },
+            messages: last.messages,
+            timestamp: last.timestamp,
+        })
     }
 
     fn head_seq(&self) -> Seq {
@@ -73,11 +85,19 @@ impl Thread {
 
     fn bearing(&self, id: Id, kind: &Kind) -> Option<Seq> {
         let seqs = self.ids.get(&id)?;
-        seqs.iter().copied().find(|seq| self.record(*seq).is_some_and(|record| record.id == id && record.kind == *kind))
+        seqs.iter().copied().find(|seq| {
+            self.record(*seq)
+                .is_some_and(|record| record.id == id && record.kind == *kind)
+        })
     }
 
     fn row(&self, thread: ThreadId, member: Option<MemberFact>) -> ThreadRow {
-        ThreadRow { thread, head: self.head_seq(), summary: self.summary.clone(), member }
+        ThreadRow {
+            thread,
+            head: self.head_seq(),
+            summary: self.summary.clone(),
+            member,
+        }
     }
 }
 
@@ -89,17 +109,28 @@ impl Nodes for StoredNodes<'_> {
     fn node(&mut self, completed_by: u64, height: u32) -> Result<Hash, Infallible> {
         let record = Seq::new(completed_by).and_then(|seq| self.0.record(seq));
         // Appends are refused unless each entry brings all nodes that it completes, so that what is asked for within the head is there.
-        Ok(record.and_then(|record| record.nodes.get(height as usize)).copied().unwrap_or(Hash::EMPTY))
+        Ok(record
+            .and_then(|record| record.nodes.get(height as usize))
+            .copied()
+            .unwrap_or(Hash::EMPTY))
     }
 }
 
 impl Store {
-    fn append(&mut self, thread_id: ThreadId, expected: Seq, records: Vec<Record>, facts: Facts) -> Result<(), AppendError> {
+    fn append(
+        &mut self,
+        thread_id: ThreadId,
+        expected: Seq,
+        records: Vec<Record>,
+        facts: Facts,
+    ) -> Result<(), AppendError> {
         self.open()?;
         let head = self.threads.get(&thread_id).and_then(Thread::head);
         check_append(head.as_ref(), expected, &records, &facts)?;
         if let Some(thread) = self.threads.get(&thread_id)
-            && let Some(seq) = records.iter().find_map(|record| thread.bearing(record.id, &record.kind))
+            && let Some(seq) = records
+                .iter()
+                .find_map(|record| thread.bearing(record.id, &record.kind))
         {
             return Err(AppendError::Taken { seq });
         }
@@ -122,13 +153,19 @@ impl Store {
             thread.records.push(record);
         }
         for (erased, by) in facts.erase {
-            let record = usize::try_from(erased.get() - 1).ok().and_then(|at| thread.records.get_mut(at));
+            let record = usize::try_from(erased.get() - 1)
+                .ok()
+                .and_then(|at| thread.records.get_mut(at));
             if let Some(record) = record.filter(|record| matches!(record.body, Body::Present(_))) {
                 record.body = Body::Erased(by);
             }
             thread.last_redaction = thread.last_redaction.max(by);
         }
-        if thread.state.as_ref().is_some_and(|(seq, _)| *seq < thread.last_redaction) {
+        if thread
+            .state
+            .as_ref()
+            .is_some_and(|(seq, _)| *seq < thread.last_redaction)
+        {
             thread.state = None;
         }
         for (user, row) in facts.members {
@@ -142,10 +179,22 @@ impl Store {
     }
 
     fn open(&self) -> Result<(), AppendError> {
-        if self.closed { Err(AppendError::Broken { reason: "it was closed".into() }) } else { Ok(()) }
+        if self.closed {
+            Err(AppendError::Broken {
+                reason: "it was closed".into(),
+            })
+        } else {
+            Ok(())
+        }
     }
 
-    fn page<'a>(&'a self, of: impl Iterator<Item = (ThreadId, &'a Thread)>, after: Option<Place>, limit: usize, user: Option<&UserId>) -> ThreadPage {
+    fn page<'a>(
+        &'a self,
+        of: impl Iterator<Item = (ThreadId, &'a Thread)>,
+        after: Option<Place>,
+        limit: usize,
+        user: Option<&UserId>,
+    ) -> ThreadPage {
         let mut page = Page::new(after, limit);
         for (id, thread) in of {
             page.offer(Place::new(thread.summary.last_activity, id));
@@ -155,7 +204,10 @@ impl Store {
             let thread = self.threads.get(&place.thread())?;
             Some(thread.row(place.thread(), user.and_then(|user| thread.members.get(user)).copied()))
         };
-        ThreadPage { rows: places.into_iter().filter_map(row).collect(), next }
+        ThreadPage {
+            rows: places.into_iter().filter_map(row).collect(),
+            next,
+        }
     }
 }
 
@@ -164,7 +216,13 @@ impl Log for MemoryLog {
         self.log_id
     }
 
-    fn append(&self, thread: ThreadId, expected: Seq, records: Vec<Record>, facts: Facts) -> Pending<'_, Result<(), AppendError>> {
+    fn append(
+        &self,
+        thread: ThreadId,
+        expected: Seq,
+        records: Vec<Record>,
+        facts: Facts,
+    ) -> Pending<'_, Result<(), AppendError>> {
         Box::pin(ready(self.store().append(thread, expected, records, facts)))
     }
 
@@ -175,28 +233,45 @@ impl Log for MemoryLog {
     fn read(&self, thread: ThreadId, after: Seq, limit: ReadLimit) -> Pending<'_, Result<Vec<Record>, ReadError>> {
         self.reading(|store| {
             let records = store.threads.get(&thread).map_or(&[][..], |thread| &thread.records);
-            let above = usize::try_from(after.get()).ok().and_then(|after| records.get(after..)).unwrap_or_default();
+            let above = usize::try_from(after.get())
+                .ok()
+                .and_then(|after| records.get(after..))
+                .unwrap_or_default();
             let (limit, mut bytes) = (limit.bounded(), 0_usize);
             let fits = |(at, record): &(usize, &Record)| {
                 bytes = bytes.saturating_add(record.body.text().map_or(0, str::len) + RECORD_OVERHEAD);
                 *at == 0 || (*at < limit.max_entries && bytes <= limit.max_bytes)
             };
-            above.iter().enumerate().take_while(fits).map(|(_, record)| record.clone()).collect()
+            above
+                .iter()
+                .enumerate()
+                .take_while(fits)
+                .map(|(_, record)| record.clone())
+                .collect()
         })
     }
 
     fn find(&self, thread: ThreadId, id: Id) -> Pending<'_, Result<Vec<Found>, ReadError>> {
         self.reading(|store| {
-            let Some(thread) = store.threads.get(&thread) else { return Vec::new() };
+            let Some(thread) = store.threads.get(&thread) else {
+                return Vec::new();
+            };
             let seqs = thread.ids.get(&id).map_or(&[][..], Vec::as_slice);
-            seqs.iter().filter_map(|seq| thread.record(*seq)).map(Found::of).collect()
+            seqs.iter()
+                .filter_map(|seq| thread.record(*seq))
+                .map(Found::of)
+                .collect()
         })
     }
 
     fn root_at(&self, thread: ThreadId, seq: Seq) -> Pending<'_, Result<Option<Hash>, ReadError>> {
         self.reading(|store| {
             let thread = store.threads.get(&thread)?;
-            if seq == Seq::ZERO { Some(Hash::EMPTY) } else { thread.record(seq).map(|record| record.root) }
+            if seq == Seq::ZERO {
+                Some(Hash::EMPTY)
+            } else {
+                thread.record(seq).map(|record| record.root)
+            }
         })
     }
 
@@ -208,7 +283,12 @@ impl Log for MemoryLog {
         })
     }
 
-    fn inclusion_path(&self, thread: ThreadId, seq: Seq, size: Seq) -> Pending<'_, Result<Option<Vec<Hash>>, ReadError>> {
+    fn inclusion_path(
+        &self,
+        thread: ThreadId,
+        seq: Seq,
+        size: Seq,
+    ) -> Pending<'_, Result<Option<Vec<Hash>>, ReadError>> {
         self.reading(|store| {
             let thread = store.threads.get(&thread).filter(|thread| size <= thread.head_seq())?;
             match merkle::inclusion_path(seq.get().checked_sub(1)?, size.get(), &mut StoredNodes(thread)) {
@@ -221,8 +301,12 @@ impl Log for MemoryLog {
 
     fn messages_at(&self, thread: ThreadId, seq: Seq) -> Pending<'_, Result<u64, ReadError>> {
         self.reading(|store| {
-            let Some(thread) = store.threads.get(&thread) else { return 0 };
-            thread.record(seq.min(thread.head_seq())).map_or(0, |record| record.messages)
+            let Some(thread) = store.threads.get(&thread) else {
+                return 0;
+            };
+            thread
+                .record(seq.min(thread.head_seq()))
+                .map_or(0, |record| record.messages)
         })
     }
 
@@ -249,10 +333,19 @@ impl Log for MemoryLog {
         self.reading(|store| store.threads.get(&thread)?.state.clone())
     }
 
-    fn threads_of(&self, user: &UserId, after: Option<&str>, limit: usize) -> Pending<'_, Result<ThreadPage, ReadError>> {
+    fn threads_of(
+        &self,
+        user: &UserId,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Pending<'_, Result<ThreadPage, ReadError>> {
         let answer = Place::parse(after).map(|after| {
             let store = self.store();
-            let theirs = store.threads.iter().filter(|(_, thread)| thread.members.contains_key(user)).map(|(id, thread)| (*id, thread));
+            let theirs = store
+                .threads
+                .iter()
+                .filter(|(_, thread)| thread.members.contains_key(user))
+                .map(|(id, thread)| (*id, thread));
             store.page(theirs, after, limit, Some(user))
         });
         Box::pin(ready(answer))
@@ -261,32 +354,55 @@ impl Log for MemoryLog {
     fn public_threads(&self, after: Option<&str>, limit: usize) -> Pending<'_, Result<ThreadPage, ReadError>> {
         let answer = Place::parse(after).map(|after| {
             let store = self.store();
-            let public = store.threads.iter().filter(|(_, thread)| thread.summary.visibility == Visibility::Public);
+            let public = store
+                .threads
+                .iter()
+                .filter(|(_, thread)| thread.summary.visibility == Visibility::Public);
             store.page(public.map(|(id, thread)| (*id, thread)), after, limit, None)
         });
         Box::pin(ready(answer))
     }
 
-    fn joined_threads(&self, user: &UserId, after: Option<ThreadId>, limit: usize) -> Pending<'_, Result<Vec<ThreadId>, ReadError>> {
+    fn joined_threads(
+        &self,
+        user: &UserId,
+        after: Option<ThreadId>,
+        limit: usize,
+    ) -> Pending<'_, Result<Vec<ThreadId>, ReadError>> {
         self.reading(|store| {
             let joined = |thread: &Thread| thread.members.get(user).is_some_and(|member| member.joined);
-            let above = store.threads.iter().filter(|(id, thread)| after.is_none_or(|after| **id > after) && joined(thread));
+            let above = store
+                .threads
+                .iter()
+                .filter(|(id, thread)| after.is_none_or(|after| **id > after) && joined(thread));
             above.map(|(id, _)| *id).take(limit.clamp(1, MAX_ROWS)).collect()
         })
     }
 
     fn due(&self, before: Timestamp, limit: usize) -> Pending<'_, Result<Vec<ThreadId>, ReadError>> {
         self.reading(|store| {
-            let mut due: Vec<_> = store.threads.iter().filter_map(|(id, thread)| Some((thread.summary.due?, *id))).collect();
+            let mut due: Vec<_> = store
+                .threads
+                .iter()
+                .filter_map(|(id, thread)| Some((thread.summary.due?, *id)))
+                .collect();
             due.sort_unstable();
-            due.into_iter().take_while(|(at, _)| *at <= before).map(|(_, id)| id).take(limit.clamp(1, MAX_ROWS)).collect()
+            due.into_iter()
+                .take_while(|(at, _)| *at <= before)
+                .map(|(_, id)| id)
+                .take(limit.clamp(1, MAX_ROWS))
+                .collect()
         })
     }
 
     fn awaiting(&self, user: &UserId, limit: usize) -> Pending<'_, Result<Vec<(ThreadId, u32)>, ReadError>> {
         self.reading(|store| {
             let counted = store.threads.iter().filter_map(|(id, thread)| {
-                let (_, count) = thread.summary.awaiting.iter().find(|(who, count)| who == user && *count > 0)?;
+                let (_, count) = thread
+                    .summary
+                    .awaiting
+                    .iter()
+                    .find(|(who, count)| who == user && *count > 0)?;
                 Some((*id, *count))
             });
             counted.take(limit.clamp(1, MAX_ROWS)).collect()
@@ -309,7 +425,13 @@ impl Log for MemoryLog {
     }
 
     fn health(&self) -> Health {
-        if self.store().closed { Health::Latched { reason: "it was closed".into() } } else { Health::Ready }
+        if self.store().closed {
+            Health::Latched {
+                reason: "it was closed".into(),
+            }
+        } else {
+            Health::Ready
+        }
     }
 
     fn stats(&self) -> Stats {

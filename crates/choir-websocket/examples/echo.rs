@@ -32,9 +32,7 @@ const CONFIG: Config = Config {
 
 #[tokio::main]
 async fn main() -> io::Result<()> {
-    let address = std::env::args()
-        .nth(1)
-        .unwrap_or_else(|| "127.0.0.1:9001".to_owned());
+    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:9001".to_owned());
     let listener = TcpListener::bind(address).await?;
     println!("echoing at ws://{}/", listener.local_addr()?);
     loop {
@@ -177,8 +175,7 @@ fn refusal(status: u16) -> Vec<u8> {
         426 => "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n",
         _ => "",
     };
-    format!("HTTP/1.1 {status} Refused\r\n{more}Connection: close\r\nContent-Length: 0\r\n\r\n")
-        .into_bytes()
+    format!("HTTP/1.1 {status} Refused\r\n{more}Connection: close\r\nContent-Length: 0\r\n\r\n").into_bytes()
 }
 
 /// Ends the connection so that what was written last arrives: closing a socket that still holds

@@ -28,15 +28,9 @@ const CONFIG: Config = Config {
 
 #[tokio::main]
 async fn main() -> io::Result<()> {
-    let address = std::env::args()
-        .nth(1)
-        .unwrap_or_else(|| "127.0.0.1:9001".to_owned());
+    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:9001".to_owned());
     let count = connect(&address, "/getCaseCount").await?.converse().await?;
-    let count: u32 = count
-        .as_deref()
-        .unwrap_or_default()
-        .parse()
-        .map_err(io::Error::other)?;
+    let count: u32 = count.as_deref().unwrap_or_default().parse().map_err(io::Error::other)?;
     for case in 1..=count {
         let target = format!("/runCase?case={case}&agent={AGENT}");
         // Some cases end the connection within a frame: that is what they are about.
@@ -83,9 +77,7 @@ async fn connect(address: &str, target: &str) -> io::Result<Connection> {
     };
     let head = str::from_utf8(&received[..head_len]).map_err(io::Error::other)?;
     let mut lines = head.trim_end().split("\r\n");
-    let status = lines
-        .next()
-        .and_then(|line| line.split(' ').nth(1)?.parse().ok());
+    let status = lines.next().and_then(|line| line.split(' ').nth(1)?.parse().ok());
     let headers = lines.filter_map(|line| line.split_once(':'));
     handshake::check_response(
         Offer {
@@ -151,12 +143,7 @@ impl Connection {
     /// have said all that they had to say.
     async fn hang_up(mut self) {
         let mut dropped = [0; 1024];
-        while self
-            .stream
-            .read(&mut dropped)
-            .await
-            .is_ok_and(|len| len > 0)
-        {}
+        while self.stream.read(&mut dropped).await.is_ok_and(|len| len > 0) {}
     }
 }
 

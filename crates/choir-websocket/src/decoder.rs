@@ -4,9 +4,7 @@ use core::fmt;
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use crate::frame::{
-    self, FIN, LENGTH_IN_2, LENGTH_IN_8, MASK, MAX_CONTROL_BYTES, Opcode, RESERVED_BITS, RSV1,
-};
+use crate::frame::{self, FIN, LENGTH_IN_2, LENGTH_IN_8, MASK, MAX_CONTROL_BYTES, Opcode, RESERVED_BITS, RSV1};
 use crate::utf8::Utf8Check;
 use crate::{CloseFrame, ProtocolError, Utf8};
 
@@ -177,15 +175,9 @@ impl Decoder {
                 }
                 State::ExpectPayload { incoming, taken } => {
                     let event = match incoming.opcode {
-                        Opcode::Close | Opcode::Ping | Opcode::Pong => {
-                            self.take_control(incoming)?
-                        }
-                        Opcode::Text | Opcode::Binary if incoming.fin => {
-                            self.take_whole(incoming, taken)?
-                        }
-                        Opcode::Text | Opcode::Binary | Opcode::Continuation => {
-                            self.take_fragment(incoming, taken)?
-                        }
+                        Opcode::Close | Opcode::Ping | Opcode::Pong => self.take_control(incoming)?,
+                        Opcode::Text | Opcode::Binary if incoming.fin => self.take_whole(incoming, taken)?,
+                        Opcode::Text | Opcode::Binary | Opcode::Continuation => self.take_fragment(incoming, taken)?,
                     };
                     if let Some(Event::Close(_)) = event {
                         self.end(State::Closed);
@@ -211,9 +203,7 @@ impl Decoder {
             return Ok(None);
         };
         let fin = first & FIN != 0;
-        let opcode = Opcode::from_bits(first & 0x0f).ok_or(ProtocolError::ReservedOpcode {
-            opcode: first & 0x0f,
-        })?;
+        let opcode = Opcode::from_bits(first & 0x0f).ok_or(ProtocolError::ReservedOpcode { opcode: first & 0x0f })?;
         let compressed = self.check_reserved_bits(first & RESERVED_BITS, opcode)?;
         self.check_order(opcode, fin)?;
 
@@ -277,9 +267,7 @@ impl Decoder {
     fn check_order(&self, opcode: Opcode, fin: bool) -> Result<(), ProtocolError> {
         let limit = self.config.max_fragments;
         match (opcode, &self.message) {
-            (Opcode::Close | Opcode::Ping | Opcode::Pong, _) if !fin => {
-                Err(ProtocolError::FragmentedControl)
-            }
+            (Opcode::Close | Opcode::Ping | Opcode::Pong, _) if !fin => Err(ProtocolError::FragmentedControl),
             (Opcode::Text | Opcode::Binary, Some(_)) => Err(ProtocolError::ExpectedContinuation),
             (Opcode::Continuation, None) => Err(ProtocolError::UnexpectedContinuation),
             (Opcode::Continuation, Some(message)) if message.fragments >= limit => {
@@ -289,12 +277,7 @@ impl Decoder {
         }
     }
 
-    fn check_length(
-        &self,
-        short_length: u8,
-        length: u64,
-        opcode: Opcode,
-    ) -> Result<usize, ProtocolError> {
+    fn check_length(&self, short_length: u8, length: u64, opcode: Opcode) -> Result<usize, ProtocolError> {
         let least = match short_length {
             LENGTH_IN_2 => 126,
             LENGTH_IN_8 => 0x1_0000,
@@ -307,10 +290,7 @@ impl Decoder {
             return Err(ProtocolError::LengthOutOfRange { bytes: length });
         }
         if !opcode.is_control() {
-            let before = self
-                .message
-                .as_ref()
-                .map_or(0, |message| message.payload.len());
+            let before = self.message.as_ref().map_or(0, |message| message.payload.len());
             // No overflow: a length is below 2^63, and so is what is in memory.
             let bytes = before as u64 + length;
             let limit = self.config.max_message_bytes;
@@ -341,18 +321,11 @@ impl Decoder {
 
     /// A message in one frame: it stays where it was received, and is unmasked and checked there as
     /// it arrives.
-    fn take_whole(
-        &mut self,
-        incoming: Incoming,
-        taken: usize,
-    ) -> Result<Option<Event>, ProtocolError> {
+    fn take_whole(&mut self, incoming: Incoming, taken: usize) -> Result<Option<Event>, ProtocolError> {
         let arrived = self.buffer.len().min(incoming.payload_len);
         let news = &mut self.buffer[taken..arrived];
         incoming.unmask(news, taken);
-        let mut message = self
-            .message
-            .take()
-            .unwrap_or_else(|| Message::begin(incoming));
+        let mut message = self.message.take().unwrap_or_else(|| Message::begin(incoming));
         message.check(news)?;
         if arrived < incoming.payload_len {
             self.state = State::ExpectPayload {
@@ -369,18 +342,11 @@ impl Decoder {
 
     /// A fragment moves behind those before it as it arrives, so that the buffer never holds a
     /// message a second time.
-    fn take_fragment(
-        &mut self,
-        incoming: Incoming,
-        taken: usize,
-    ) -> Result<Option<Event>, ProtocolError> {
+    fn take_fragment(&mut self, incoming: Incoming, taken: usize) -> Result<Option<Event>, ProtocolError> {
         let arrived = self.buffer.len().min(incoming.payload_len - taken);
         let news = &mut self.buffer[..arrived];
         incoming.unmask(news, taken);
-        let mut message = self
-            .message
-            .take()
-            .unwrap_or_else(|| Message::begin(incoming));
+        let mut message = self.message.take().unwrap_or_else(|| Message::begin(incoming));
         message.check(news)?;
         message.payload.extend_from_slice(news);
         self.buffer.advance(arrived);
@@ -479,9 +445,7 @@ impl Message {
     /// inflated.
     fn check(&mut self, news: &[u8]) -> Result<(), ProtocolError> {
         match (self.kind, self.compressed) {
-            (MessageKind::Text, false) => {
-                self.utf8.push(news).map_err(|_| ProtocolError::TextNotUtf8)
-            }
+            (MessageKind::Text, false) => self.utf8.push(news).map_err(|_| ProtocolError::TextNotUtf8),
             _ => Ok(()),
         }
     }

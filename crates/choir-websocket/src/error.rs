@@ -90,9 +90,7 @@ impl ProtocolError {
             | Self::ClosePayloadTooShort
             | Self::CloseCodeNotAllowed { .. } => CloseCode::PROTOCOL_ERROR,
             Self::CloseReasonNotUtf8 | Self::TextNotUtf8 => CloseCode::INVALID_PAYLOAD,
-            Self::MessageTooLong { .. } | Self::TooManyFragments { .. } => {
-                CloseCode::MESSAGE_TOO_BIG
-            }
+            Self::MessageTooLong { .. } | Self::TooManyFragments { .. } => CloseCode::MESSAGE_TOO_BIG,
         }
     }
 }
@@ -112,9 +110,7 @@ impl fmt::Display for ProtocolError {
             }
             Self::FragmentedControl => f.write_str("a control frame is fragmented"),
             Self::ControlTooLong => f.write_str("a control frame is longer than 125 bytes"),
-            Self::UnexpectedContinuation => {
-                f.write_str("a continuation without a message to continue")
-            }
+            Self::UnexpectedContinuation => f.write_str("a continuation without a message to continue"),
             Self::ExpectedContinuation => f.write_str("a new message inside an unfinished one"),
             Self::ClosePayloadTooShort => f.write_str("a close frame of one byte"),
             Self::CloseCodeNotAllowed { code } => write!(f, "close code {code} may not be sent"),

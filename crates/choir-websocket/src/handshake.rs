@@ -199,11 +199,7 @@ impl RequestError {
         match self {
             Self::NotGet => 405,
             Self::NoUpgrade | Self::WrongVersion => 426,
-            Self::NoConnectionUpgrade
-            | Self::NoHost
-            | Self::BadKey
-            | Self::BadProtocols
-            | Self::NotText(_) => 400,
+            Self::NoConnectionUpgrade | Self::NoHost | Self::BadKey | Self::BadProtocols | Self::NotText(_) => 400,
         }
     }
 }
@@ -256,18 +252,10 @@ impl fmt::Display for ResponseError {
                 write!(f, "the server answered the upgrade with status {status}")
             }
             Self::NoUpgrade => f.write_str("the server's Upgrade isn't websocket"),
-            Self::NoConnectionUpgrade => {
-                f.write_str("the server's Connection doesn't list Upgrade")
-            }
-            Self::WrongAccept => {
-                f.write_str("the server's Sec-WebSocket-Accept doesn't belong to the key")
-            }
-            Self::UnaskedExtension => {
-                f.write_str("the server chose an extension that wasn't offered")
-            }
-            Self::UnaskedProtocol => {
-                f.write_str("the server chose a subprotocol that wasn't offered")
-            }
+            Self::NoConnectionUpgrade => f.write_str("the server's Connection doesn't list Upgrade"),
+            Self::WrongAccept => f.write_str("the server's Sec-WebSocket-Accept doesn't belong to the key"),
+            Self::UnaskedExtension => f.write_str("the server chose an extension that wasn't offered"),
+            Self::UnaskedProtocol => f.write_str("the server chose a subprotocol that wasn't offered"),
             Self::NotText(header) => write!(f, "the server's {header} isn't ASCII"),
         }
     }
@@ -304,10 +292,7 @@ impl<'h> Headers<'h> {
     fn collect(headers: impl IntoIterator<Item = (&'h str, &'h [u8])>) -> Result<Self, Header> {
         let mut picked = Vec::new();
         for (name, value) in headers {
-            let Some(name) = Self::NAMES
-                .into_iter()
-                .find(|known| known.eq_ignore_ascii_case(name))
-            else {
+            let Some(name) = Self::NAMES.into_iter().find(|known| known.eq_ignore_ascii_case(name)) else {
                 continue;
             };
             let value = str::from_utf8(value)
@@ -342,8 +327,7 @@ impl<'h> Headers<'h> {
     }
 
     fn has_token(&self, name: &'static str, token: &str) -> bool {
-        self.list(name)
-            .any(|element| element.eq_ignore_ascii_case(token))
+        self.list(name).any(|element| element.eq_ignore_ascii_case(token))
     }
 }
 

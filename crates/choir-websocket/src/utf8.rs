@@ -146,11 +146,7 @@ impl Utf8Check {
 
     /// Whether the text may end here: not within a character.
     pub(crate) fn finish(self) -> Result<(), NotUtf8> {
-        if self.begun_len == 0 {
-            Ok(())
-        } else {
-            Err(NotUtf8)
-        }
+        if self.begun_len == 0 { Ok(()) } else { Err(NotUtf8) }
     }
 }
 
@@ -231,8 +227,7 @@ mod tests {
                 for second in first..=text.len() {
                     let mut check = Utf8Check::default();
                     let pieces = [&text[..first], &text[first..second], &text[second..]];
-                    let passed = pieces.iter().all(|piece| check.push(piece).is_ok())
-                        && check.finish().is_ok();
+                    let passed = pieces.iter().all(|piece| check.push(piece).is_ok()) && check.finish().is_ok();
                     assert_eq!(passed, whole, "{text:x?} cut at {first} and {second}");
                 }
             }

@@ -2,9 +2,7 @@
 
 mod wire;
 
-use choir_websocket::{
-    CloseCode, CloseFrame, Config, Decoder, Event, MessageKind, ProtocolError, Role,
-};
+use choir_websocket::{CloseCode, CloseFrame, Config, Decoder, Event, MessageKind, ProtocolError, Role};
 use wire::*;
 
 fn text(text: &str) -> Event {
@@ -131,10 +129,7 @@ mod messages {
 
     #[test]
     fn messages_before_a_broken_frame_are_delivered() {
-        let (events, error) = received(&[
-            client_frame(FIN | TEXT, b"good"),
-            client_frame(FIN | 0xf, b""),
-        ]);
+        let (events, error) = received(&[client_frame(FIN | TEXT, b"good"), client_frame(FIN | 0xf, b"")]);
         assert_eq!(events, [text("good")]);
         assert_eq!(error, Some(ProtocolError::ReservedOpcode { opcode: 0xf }));
     }
@@ -150,19 +145,12 @@ mod broken_frames {
             2,
             ProtocolError::UnmaskedByClient,
         );
-        refused(
-            &[server_frame(FIN | PING, b"")],
-            2,
-            ProtocolError::UnmaskedByClient,
-        );
+        refused(&[server_frame(FIN | PING, b"")], 2, ProtocolError::UnmaskedByClient);
     }
 
     #[test]
     fn a_masked_frame_of_a_server_is_refused() {
-        for frame in [
-            client_frame(FIN | TEXT, b"hello"),
-            client_frame(FIN | CLOSE, b""),
-        ] {
+        for frame in [client_frame(FIN | TEXT, b"hello"), client_frame(FIN | CLOSE, b"")] {
             let (events, error) = decode(Config::new(Role::Client), [&frame[..2]]);
             assert_eq!(events, []);
             assert_eq!(error, Some(ProtocolError::MaskedByServer));
@@ -192,11 +180,7 @@ mod broken_frames {
     #[test]
     fn fragmented_control_frames_are_refused() {
         for opcode in [CLOSE, PING, PONG] {
-            refused(
-                &[client_frame(opcode, b"")],
-                1,
-                ProtocolError::FragmentedControl,
-            );
+            refused(&[client_frame(opcode, b"")], 1, ProtocolError::FragmentedControl);
         }
     }
 
@@ -220,19 +204,11 @@ mod broken_frames {
     #[test]
     fn a_continuation_without_a_start_is_refused() {
         for first in [CONTINUATION, FIN | CONTINUATION] {
-            refused(
-                &[client_frame(first, b"x")],
-                1,
-                ProtocolError::UnexpectedContinuation,
-            );
+            refused(&[client_frame(first, b"x")], 1, ProtocolError::UnexpectedContinuation);
         }
         let whole = client_frame(FIN | TEXT, b"whole");
         let continuation = client_frame(FIN | CONTINUATION, b"x");
-        refused(
-            &[whole, continuation],
-            1,
-            ProtocolError::UnexpectedContinuation,
-        );
+        refused(&[whole, continuation], 1, ProtocolError::UnexpectedContinuation);
     }
 
     #[test]
@@ -307,9 +283,7 @@ mod closing {
         for code in 0..=u16::MAX {
             let (events, error) = received(&[client_frame(FIN | CLOSE, &close_payload(code, b""))]);
             if allowed(code) {
-                assert!(
-                    matches!(&events[..], [Event::Close(Some(close))] if close.code.get() == code)
-                );
+                assert!(matches!(&events[..], [Event::Close(Some(close))] if close.code.get() == code));
             } else {
                 assert_eq!(error, Some(ProtocolError::CloseCodeNotAllowed { code }));
             }
@@ -319,8 +293,7 @@ mod closing {
     #[test]
     fn a_close_reason_that_is_not_utf8_is_refused() {
         for reason in [&b"\xff"[..], b"cut \xe2\x82", b"\xed\xa0\x80"] {
-            let (events, error) =
-                received(&[client_frame(FIN | CLOSE, &close_payload(1000, reason))]);
+            let (events, error) = received(&[client_frame(FIN | CLOSE, &close_payload(1000, reason))]);
             assert_eq!(events, []);
             assert_eq!(error, Some(ProtocolError::CloseReasonNotUtf8));
         }
@@ -331,8 +304,7 @@ mod utf8 {
     use super::*;
 
     /// κόσμε, then the four bytes of what would be U+110000.
-    const ABOVE_UNICODE: &[u8] =
-        b"\xce\xba\xe1\xbd\xb9\xcf\x83\xce\xbc\xce\xb5\xf4\x90\x80\x80edited";
+    const ABOVE_UNICODE: &[u8] = b"\xce\xba\xe1\xbd\xb9\xcf\x83\xce\xbc\xce\xb5\xf4\x90\x80\x80edited";
     /// The first byte at which it can only be wrong: no character begins F4 90.
     const WRONG_AT: usize = 13;
 
@@ -340,20 +312,13 @@ mod utf8 {
     fn a_bad_byte_fails_before_the_rest_of_its_frame() {
         const HEADER_BYTES: usize = 6;
         let frame = client_frame(FIN | TEXT, ABOVE_UNICODE);
-        refused(
-            &[frame],
-            HEADER_BYTES + WRONG_AT,
-            ProtocolError::TextNotUtf8,
-        );
+        refused(&[frame], HEADER_BYTES + WRONG_AT, ProtocolError::TextNotUtf8);
     }
 
     #[test]
     fn a_bad_byte_fails_before_the_message_is_complete() {
         let (before, from) = ABOVE_UNICODE.split_at(WRONG_AT - 1);
-        let frames = [
-            client_frame(TEXT, before),
-            client_frame(CONTINUATION, &from[..1]),
-        ];
+        let frames = [client_frame(TEXT, before), client_frame(CONTINUATION, &from[..1])];
         let (_, error) = received(&frames);
         assert_eq!(error, Some(ProtocolError::TextNotUtf8));
     }
@@ -376,15 +341,9 @@ mod utf8 {
     fn text_that_ends_within_a_character_is_refused() {
         for frames in [
             vec![client_frame(FIN | TEXT, b"\xe2\x82")],
-            vec![
-                client_frame(TEXT, b"\xe2\x82"),
-                client_frame(FIN | CONTINUATION, b""),
-            ],
+            vec![client_frame(TEXT, b"\xe2\x82"), client_frame(FIN | CONTINUATION, b"")],
         ] {
-            assert_eq!(
-                received(&frames),
-                (vec![], Some(ProtocolError::TextNotUtf8))
-            );
+            assert_eq!(received(&frames), (vec![], Some(ProtocolError::TextNotUtf8)));
         }
     }
 
@@ -423,38 +382,26 @@ mod limits {
     }
 
     fn too_long(bytes: u64) -> ProtocolError {
-        ProtocolError::MessageTooLong {
-            bytes,
-            limit: LIMIT,
-        }
+        ProtocolError::MessageTooLong { bytes, limit: LIMIT }
     }
 
     #[test]
     fn a_message_over_the_limit_is_refused_at_its_header() {
         let frame = client_frame(FIN | BINARY, &[0; LIMIT + 1]);
         assert_eq!(decode(small(), [&frame[..3]]), (vec![], None));
-        assert_eq!(
-            decode(small(), [&frame[..4]]),
-            (vec![], Some(too_long(1001)))
-        );
+        assert_eq!(decode(small(), [&frame[..4]]), (vec![], Some(too_long(1001))));
     }
 
     #[test]
     fn the_longest_length_is_refused_at_its_header() {
         let mut frame = vec![FIN | BINARY, 0x80 | 127];
         frame.extend((u64::MAX >> 1).to_be_bytes());
-        assert_eq!(
-            decode(small(), [&*frame]),
-            (vec![], Some(too_long(u64::MAX >> 1)))
-        );
+        assert_eq!(decode(small(), [&*frame]), (vec![], Some(too_long(u64::MAX >> 1))));
 
         let begun = client_frame(BINARY, b"begun");
         frame[0] = FIN | CONTINUATION;
         let sum = (u64::MAX >> 1) + 5;
-        assert_eq!(
-            decode(small(), [&*begun, &*frame]),
-            (vec![], Some(too_long(sum)))
-        );
+        assert_eq!(decode(small(), [&*begun, &*frame]), (vec![], Some(too_long(sum))));
     }
 
     #[test]
@@ -473,10 +420,7 @@ mod limits {
         let bad = client_frame(FIN | CONTINUATION, &[0; 401]);
         let whole = Event::Binary(vec![0; LIMIT].into());
         assert_eq!(decode(small(), [&*first, &good]), (vec![whole], None));
-        assert_eq!(
-            decode(small(), [&*first, &bad[..4]]),
-            (vec![], Some(too_long(1001)))
-        );
+        assert_eq!(decode(small(), [&*first, &bad[..4]]), (vec![], Some(too_long(1001))));
     }
 
     #[test]
@@ -503,23 +447,13 @@ mod limits {
         let three = [&*first, &next, &last];
         assert_eq!(decode(small(), three), (vec![text("")], None));
         let error = Some(ProtocolError::TooManyFragments { limit: 3 });
-        assert_eq!(
-            decode(small(), [&*first, &next, &next, &next[..1]]),
-            (vec![], error)
-        );
-        assert_eq!(
-            decode(small(), [&*first, &next, &next, &last[..1]]),
-            (vec![], error)
-        );
+        assert_eq!(decode(small(), [&*first, &next, &next, &next[..1]]), (vec![], error));
+        assert_eq!(decode(small(), [&*first, &next, &next, &last[..1]]), (vec![], error));
     }
 
     #[test]
     fn each_message_has_its_own_fragments() {
-        let message = [
-            client_frame(TEXT, b"a"),
-            client_frame(FIN | CONTINUATION, b"b"),
-        ]
-        .concat();
+        let message = [client_frame(TEXT, b"a"), client_frame(FIN | CONTINUATION, b"b")].concat();
         let (events, error) = decode(small(), [&*message.repeat(5)]);
         assert_eq!(events, vec![text("ab"); 5]);
         assert_eq!(error, None);
@@ -539,10 +473,7 @@ mod memory {
         assert!(holds_nothing(&mut decoder));
         for frames in [
             vec![client_frame(FIN | TEXT, b"hello")],
-            vec![
-                client_frame(TEXT, b"hel"),
-                client_frame(FIN | CONTINUATION, b"lo"),
-            ],
+            vec![client_frame(TEXT, b"hel"), client_frame(FIN | CONTINUATION, b"lo")],
             vec![client_frame(FIN | PING, b"?")],
             vec![client_frame(FIN | BINARY, b"")],
             vec![client_frame(FIN | BINARY, &[0; 100_000])],
@@ -580,10 +511,7 @@ mod memory {
         let mut decoder = server();
         decoder.feed(&client_frame(BINARY, &[0; 50_000]));
         decoder.feed(&client_frame(FIN | BINARY, &[0; 50_000]));
-        assert_eq!(
-            drain(&mut decoder),
-            (vec![], Some(ProtocolError::ExpectedContinuation))
-        );
+        assert_eq!(drain(&mut decoder), (vec![], Some(ProtocolError::ExpectedContinuation)));
         assert!(holds_nothing(&mut decoder));
     }
 
@@ -604,11 +532,7 @@ mod progress {
 
     #[test]
     fn a_message_is_in_progress_until_its_last_byte() {
-        let frames = [
-            client_frame(TEXT, b"hel"),
-            client_frame(FIN | CONTINUATION, b"lo"),
-        ]
-        .concat();
+        let frames = [client_frame(TEXT, b"hel"), client_frame(FIN | CONTINUATION, b"lo")].concat();
         let mut decoder = server();
         assert!(!decoder.in_message());
         let (last, before) = frames.split_last().unwrap();
@@ -707,10 +631,6 @@ fn each_error_names_its_close_code() {
         ),
     ] {
         let (_, error) = received(&frames);
-        assert_eq!(
-            error.map(|error| error.close_code().get()),
-            Some(code),
-            "{error:?}"
-        );
+        assert_eq!(error.map(|error| error.close_code().get()), Some(code), "{error:?}");
     }
 }

@@ -3,9 +3,7 @@
 mod wire;
 
 use bytes::BytesMut;
-use choir_websocket::{
-    CloseCode, CloseFrame, Frame, Header, MessageKind, Opcode, masked, write_frame,
-};
+use choir_websocket::{CloseCode, CloseFrame, Frame, Header, MessageKind, Opcode, masked, write_frame};
 use wire::*;
 
 #[test]
@@ -13,38 +11,23 @@ fn a_servers_frame_is_header_and_payload() {
     for length in [0, 1, 125, 126, 65_535, 65_536] {
         let payload = "x".repeat(length);
         let bytes = payload.as_bytes();
-        assert_eq!(
-            Frame::text(&payload).as_bytes(),
-            server_frame(FIN | TEXT, bytes)
-        );
-        assert_eq!(
-            Frame::binary(bytes).as_bytes(),
-            server_frame(FIN | BINARY, bytes)
-        );
+        assert_eq!(Frame::text(&payload).as_bytes(), server_frame(FIN | TEXT, bytes));
+        assert_eq!(Frame::binary(bytes).as_bytes(), server_frame(FIN | BINARY, bytes));
     }
     assert_eq!(Frame::ping(b"?").as_bytes(), server_frame(FIN | PING, b"?"));
-    assert_eq!(
-        Frame::pong(&[7; 125]).as_bytes(),
-        server_frame(FIN | PONG, &[7; 125])
-    );
+    assert_eq!(Frame::pong(&[7; 125]).as_bytes(), server_frame(FIN | PONG, &[7; 125]));
 }
 
 #[test]
 fn clones_of_a_frame_share_its_bytes() {
     let frame = Frame::text("to many");
-    assert_eq!(
-        frame.as_bytes().as_ptr(),
-        frame.clone().into_bytes().as_ptr()
-    );
+    assert_eq!(frame.as_bytes().as_ptr(), frame.clone().into_bytes().as_ptr());
 }
 
 #[test]
 fn a_compressed_frame_bears_rsv1() {
     let frame = Frame::compressed(MessageKind::Text, b"\x00\x01");
-    assert_eq!(
-        frame.as_bytes(),
-        server_frame(FIN | 0x40 | TEXT, b"\x00\x01")
-    );
+    assert_eq!(frame.as_bytes(), server_frame(FIN | 0x40 | TEXT, b"\x00\x01"));
 }
 
 #[test]
@@ -53,10 +36,7 @@ fn a_clients_frame_is_masked() {
         let payload = vec![0xa5; length];
         let mut out = BytesMut::from("before");
         masked(Opcode::Binary, &payload, KEY, &mut out);
-        assert_eq!(
-            out,
-            [b"before", &*client_frame(FIN | BINARY, &payload)].concat()
-        );
+        assert_eq!(out, [b"before", &*client_frame(FIN | BINARY, &payload)].concat());
     }
 }
 
@@ -77,11 +57,7 @@ fn fragments_are_written_by_their_headers() {
     write_frame(end, b"lo", &mut out);
     assert_eq!(
         out,
-        [
-            client_frame(TEXT, b"hel"),
-            client_frame(FIN | CONTINUATION, b"lo")
-        ]
-        .concat()
+        [client_frame(TEXT, b"hel"), client_frame(FIN | CONTINUATION, b"lo")].concat()
     );
 }
 
@@ -100,10 +76,7 @@ fn a_long_close_reason_is_cut_after_a_whole_character() {
 
 #[test]
 fn a_close_frame_is_answered_in_kind() {
-    assert_eq!(
-        Frame::answer_to_close(None).as_bytes(),
-        server_frame(FIN | CLOSE, b"")
-    );
+    assert_eq!(Frame::answer_to_close(None).as_bytes(), server_frame(FIN | CLOSE, b""));
     let close = CloseFrame {
         code: CloseCode::GOING_AWAY,
         reason: "leaving".to_owned(),

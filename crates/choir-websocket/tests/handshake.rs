@@ -1,8 +1,6 @@
 //! The opening handshake, on both ends.
 
-use choir_websocket::handshake::{
-    Offer, RequestError, ResponseError, accept_key, check_request, check_response, key,
-};
+use choir_websocket::handshake::{Offer, RequestError, ResponseError, accept_key, check_request, check_response, key};
 
 /// RFC 6455 §1.3.
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
@@ -28,38 +26,23 @@ const OFFER: Offer<'_> = Offer {
 };
 
 /// The headers with this one's value replaced.
-fn with<'h>(
-    headers: &[(&'h str, &'h str)],
-    name: &'h str,
-    value: &'h str,
-) -> Vec<(&'h str, &'h str)> {
+fn with<'h>(headers: &[(&'h str, &'h str)], name: &'h str, value: &'h str) -> Vec<(&'h str, &'h str)> {
     let mut headers = without(headers, name);
     headers.push((name, value));
     headers
 }
 
 fn without<'h>(headers: &[(&'h str, &'h str)], name: &str) -> Vec<(&'h str, &'h str)> {
-    headers
-        .iter()
-        .copied()
-        .filter(|(other, _)| *other != name)
-        .collect()
+    headers.iter().copied().filter(|(other, _)| *other != name).collect()
 }
 
 /// The headers and one more, whether or not there is one of that name.
-fn and<'h>(
-    headers: &[(&'h str, &'h str)],
-    name: &'h str,
-    value: &'h str,
-) -> Vec<(&'h str, &'h str)> {
+fn and<'h>(headers: &[(&'h str, &'h str)], name: &'h str, value: &'h str) -> Vec<(&'h str, &'h str)> {
     [headers, &[(name, value)]].concat()
 }
 
 fn bytes<'h>(headers: &[(&'h str, &'h str)]) -> Vec<(&'h str, &'h [u8])> {
-    headers
-        .iter()
-        .map(|(name, value)| (*name, value.as_bytes()))
-        .collect()
+    headers.iter().map(|(name, value)| (*name, value.as_bytes())).collect()
 }
 
 #[track_caller]
@@ -107,40 +90,22 @@ mod request {
 
     #[test]
     fn a_list_may_be_several_headers() {
-        let headers = and(
-            &with(&REQUEST, "Connection", "keep-alive"),
-            "Connection",
-            ", Upgrade",
-        );
+        let headers = and(&with(&REQUEST, "Connection", "keep-alive"), "Connection", ", Upgrade");
         accepted(&and(&headers, "Upgrade", "h2c"));
     }
 
     #[test]
     fn other_methods_are_refused() {
-        assert_eq!(
-            check_request("POST", bytes(&REQUEST)),
-            Err(RequestError::NotGet)
-        );
-        assert_eq!(
-            check_request("get", bytes(&REQUEST)),
-            Err(RequestError::NotGet)
-        );
+        assert_eq!(check_request("POST", bytes(&REQUEST)), Err(RequestError::NotGet));
+        assert_eq!(check_request("get", bytes(&REQUEST)), Err(RequestError::NotGet));
         assert_eq!(RequestError::NotGet.status(), 405);
     }
 
     #[test]
     fn an_ordinary_request_is_told_to_upgrade() {
         request_refused(&without(&REQUEST, "Upgrade"), RequestError::NoUpgrade, 426);
-        request_refused(
-            &with(&REQUEST, "Upgrade", "h2c"),
-            RequestError::NoUpgrade,
-            426,
-        );
-        request_refused(
-            &with(&REQUEST, "Upgrade", "websocket2"),
-            RequestError::NoUpgrade,
-            426,
-        );
+        request_refused(&with(&REQUEST, "Upgrade", "h2c"), RequestError::NoUpgrade, 426);
+        request_refused(&with(&REQUEST, "Upgrade", "websocket2"), RequestError::NoUpgrade, 426);
     }
 
     #[test]
@@ -156,11 +121,7 @@ mod request {
     #[test]
     fn there_must_be_one_host() {
         request_refused(&without(&REQUEST, "Host"), RequestError::NoHost, 400);
-        request_refused(
-            &and(&REQUEST, "Host", "other.example"),
-            RequestError::NoHost,
-            400,
-        );
+        request_refused(&and(&REQUEST, "Host", "other.example"), RequestError::NoHost, 400);
     }
 
     #[test]
@@ -186,22 +147,10 @@ mod request {
             "dGhlIHNhbXBsZSBub25jZSE=",   // 17 bytes
             "_-hlIHNhbXBsZSBub25jZQ==",   // the alphabet for URLs
         ] {
-            request_refused(
-                &with(&REQUEST, "Sec-WebSocket-Key", bad),
-                RequestError::BadKey,
-                400,
-            );
+            request_refused(&with(&REQUEST, "Sec-WebSocket-Key", bad), RequestError::BadKey, 400);
         }
-        request_refused(
-            &without(&REQUEST, "Sec-WebSocket-Key"),
-            RequestError::BadKey,
-            400,
-        );
-        request_refused(
-            &and(&REQUEST, "Sec-WebSocket-Key", KEY),
-            RequestError::BadKey,
-            400,
-        );
+        request_refused(&without(&REQUEST, "Sec-WebSocket-Key"), RequestError::BadKey, 400);
+        request_refused(&and(&REQUEST, "Sec-WebSocket-Key", KEY), RequestError::BadKey, 400);
     }
 
     #[test]
@@ -248,10 +197,7 @@ mod response {
     fn a_good_one_names_the_chosen_subprotocol() {
         assert_eq!(check_response(OFFER, 101, bytes(&RESPONSE)), Ok(None));
         let headers = and(&RESPONSE, "Sec-WebSocket-Protocol", "choir.v1.json");
-        assert_eq!(
-            check_response(OFFER, 101, bytes(&headers)),
-            Ok(Some("choir.v1.json"))
-        );
+        assert_eq!(check_response(OFFER, 101, bytes(&headers)), Ok(Some("choir.v1.json")));
     }
 
     #[test]
@@ -266,10 +212,7 @@ mod response {
     fn it_must_say_what_is_switched_to() {
         response_refused(&without(&RESPONSE, "Upgrade"), ResponseError::NoUpgrade);
         response_refused(&with(&RESPONSE, "Upgrade", "h2c"), ResponseError::NoUpgrade);
-        response_refused(
-            &without(&RESPONSE, "Connection"),
-            ResponseError::NoConnectionUpgrade,
-        );
+        response_refused(&without(&RESPONSE, "Connection"), ResponseError::NoConnectionUpgrade);
         let closing = with(&RESPONSE, "Connection", "close");
         response_refused(&closing, ResponseError::NoConnectionUpgrade);
     }

@@ -32,10 +32,7 @@ fn damaged_streams_decode_as_the_reference_says() {
 
         let whole = decode(CONFIG, [&*wire]);
         let pieces = decode(CONFIG, random.pieces(&wire));
-        assert_eq!(
-            pieces, whole,
-            "seed {seed}: the cuts make a difference: {wire:x?}"
-        );
+        assert_eq!(pieces, whole, "seed {seed}: the cuts make a difference: {wire:x?}");
 
         let (events, error) = whole;
         let (expected, end) = reference(&wire);
@@ -48,11 +45,7 @@ fn damaged_streams_decode_as_the_reference_says() {
             End::Unfinished => {}
         }
         let outcome = match error {
-            Some(error) => format!("{error:?}")
-                .split(' ')
-                .next()
-                .unwrap_or_default()
-                .to_owned(),
+            Some(error) => format!("{error:?}").split(' ').next().unwrap_or_default().to_owned(),
             None => format!("{end:?}"),
         };
         *outcomes.entry(outcome).or_default() += 1;
@@ -77,10 +70,7 @@ fn damaged_streams_decode_as_the_reference_says() {
         "Unfinished",
         "UnmaskedByClient",
     ] {
-        assert!(
-            outcomes.contains_key(outcome),
-            "{outcome} never happened: {outcomes:?}"
-        );
+        assert!(outcomes.contains_key(outcome), "{outcome} never happened: {outcomes:?}");
     }
     println!("{INPUTS} inputs in {:?}: {outcomes:#?}", started.elapsed());
 }
@@ -219,11 +209,7 @@ fn reference(mut wire: &[u8]) -> (Vec<Event>, End) {
     let mut open: Option<(u8, bool, Vec<u8>, usize)> = None;
     loop {
         if wire.is_empty() {
-            let end = if open.is_none() {
-                End::Complete
-            } else {
-                End::Unfinished
-            };
+            let end = if open.is_none() { End::Complete } else { End::Unfinished };
             return (events, end);
         }
         let [first, second, rest @ ..] = wire else {
@@ -238,11 +224,7 @@ fn reference(mut wire: &[u8]) -> (Vec<Event>, End) {
         if !known || !rsv_allowed || !in_order || (control && !fin) {
             return (events, End::Failed(1002));
         }
-        if opcode == CONTINUATION
-            && open
-                .as_ref()
-                .is_some_and(|open| open.3 == CONFIG.max_fragments)
-        {
+        if opcode == CONTINUATION && open.as_ref().is_some_and(|open| open.3 == CONFIG.max_fragments) {
             return (events, End::Failed(1009));
         }
         if second & 0x80 == 0 || (control && second & 0x7f > 125) {
@@ -259,9 +241,7 @@ fn reference(mut wire: &[u8]) -> (Vec<Event>, End) {
         let (extended, rest) = rest.split_at(extended);
         let length = match extended {
             [] => u64::from(second & 0x7f),
-            bytes => bytes
-                .iter()
-                .fold(0, |sum, byte| (sum << 8) | u64::from(*byte)),
+            bytes => bytes.iter().fold(0, |sum, byte| (sum << 8) | u64::from(*byte)),
         };
         let shortest = match length {
             0..=125 => 0,
@@ -282,11 +262,7 @@ fn reference(mut wire: &[u8]) -> (Vec<Event>, End) {
         let (key, rest) = rest.split_at(4);
         let (masked, rest) = rest.split_at(length);
         wire = rest;
-        let payload: Vec<u8> = masked
-            .iter()
-            .enumerate()
-            .map(|(at, byte)| byte ^ key[at % 4])
-            .collect();
+        let payload: Vec<u8> = masked.iter().enumerate().map(|(at, byte)| byte ^ key[at % 4]).collect();
 
         match opcode {
             PING => events.push(Event::Ping(payload.into())),
@@ -299,8 +275,7 @@ fn reference(mut wire: &[u8]) -> (Vec<Event>, End) {
                 if payload.len() == 1 {
                     return (events, End::Failed(1002));
                 }
-                let Some(code) = CloseCode::new(u16::from_be_bytes([payload[0], payload[1]]))
-                else {
+                let Some(code) = CloseCode::new(u16::from_be_bytes([payload[0], payload[1]])) else {
                     return (events, End::Failed(1002));
                 };
                 let Ok(reason) = String::from_utf8(payload[2..].to_vec()) else {
@@ -326,9 +301,7 @@ fn reference(mut wire: &[u8]) -> (Vec<Event>, End) {
                     continue;
                 }
                 events.push(match (kind, compressed) {
-                    (TEXT, false) => {
-                        Event::Text(str::from_utf8(&message).expect("checked above").into())
-                    }
+                    (TEXT, false) => Event::Text(str::from_utf8(&message).expect("checked above").into()),
                     (_, false) => Event::Binary(message.into()),
                     (TEXT, true) => Event::Compressed {
                         kind: MessageKind::Text,

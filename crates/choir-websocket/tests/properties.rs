@@ -16,15 +16,10 @@ struct Sent {
 
 fn sent() -> impl Strategy<Value = Sent> {
     let text = "\\PC{0,80}".prop_map(|text| Event::Text(text.into()));
-    let binary =
-        prop::collection::vec(any::<u8>(), 0..400).prop_map(|bytes| Event::Binary(bytes.into()));
+    let binary = prop::collection::vec(any::<u8>(), 0..400).prop_map(|bytes| Event::Binary(bytes.into()));
     let cuts = prop::collection::vec(0..400_usize, 0..5);
     let pings = prop::collection::vec(prop::collection::vec(any::<u8>(), 0..=125), 0..3);
-    (prop_oneof![text, binary], cuts, pings).prop_map(|(event, cuts, pings)| Sent {
-        event,
-        cuts,
-        pings,
-    })
+    (prop_oneof![text, binary], cuts, pings).prop_map(|(event, cuts, pings)| Sent { event, cuts, pings })
 }
 
 impl Sent {
@@ -35,11 +30,7 @@ impl Sent {
             Event::Binary(bytes) => (Opcode::Binary, &bytes[..]),
             other => panic!("{other:?} is no message"),
         };
-        let mut ends: Vec<usize> = self
-            .cuts
-            .iter()
-            .map(|cut| cut % (payload.len() + 1))
-            .collect();
+        let mut ends: Vec<usize> = self.cuts.iter().map(|cut| cut % (payload.len() + 1)).collect();
         ends.push(payload.len());
         ends.sort_unstable();
 
@@ -61,11 +52,7 @@ impl Sent {
             let header = Header {
                 fin: at + 1 == ends.len(),
                 compressed: false,
-                opcode: if at == 0 {
-                    opcode
-                } else {
-                    Opcode::Continuation
-                },
+                opcode: if at == 0 { opcode } else { Opcode::Continuation },
                 mask,
             };
             write_frame(header, &payload[start..end], &mut out);
@@ -82,10 +69,7 @@ fn pieces<'b>(bytes: &'b [u8], cuts: &[prop::sample::Index]) -> Vec<&'b [u8]> {
     ends.push(bytes.len());
     ends.sort_unstable();
     let starts = std::iter::once(0).chain(ends.iter().copied());
-    starts
-        .zip(&ends)
-        .map(|(start, end)| &bytes[start..*end])
-        .collect()
+    starts.zip(&ends).map(|(start, end)| &bytes[start..*end]).collect()
 }
 
 fn small(role: Role) -> Config {

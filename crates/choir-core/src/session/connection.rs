@@ -15,15 +15,13 @@ use choir_protocol::action::SignedAction;
 use choir_protocol::error::{ErrorCode, close};
 use choir_protocol::hash::Hash;
 use choir_protocol::ids::{
-    ActionSeq, Audience, ClientId, ConnectionId, Cursor, Id, LogId, Seq, SessionId, ThreadId,
-    Timestamp, UserId,
+    ActionSeq, Audience, ClientId, ConnectionId, Cursor, Id, LogId, Seq, SessionId, ThreadId, Timestamp, UserId,
 };
 use choir_protocol::key::PublicKey;
 use choir_protocol::message::{
-    Ack, Auth, AuthMethod, BadMessage, ClientMessage, Drain, ErrorPayload, FromClient, FromServer,
-    HeartbeatTimes, Hello, HistoryRequest, Limits, Mark, PROTOCOL, PageRequest, ServerHeartbeat,
-    ServerInfo, ServerMessage, Session, Subscribe, Subscribed, SubscribedThread, ThreadsRequest,
-    Unsubscribed,
+    Ack, Auth, AuthMethod, BadMessage, ClientMessage, Drain, ErrorPayload, FromClient, FromServer, HeartbeatTimes,
+    Hello, HistoryRequest, Limits, Mark, PROTOCOL, PageRequest, ServerHeartbeat, ServerInfo, ServerMessage, Session,
+    Subscribe, Subscribed, SubscribedThread, ThreadsRequest, Unsubscribed,
 };
 use choir_protocol::sign::auth_text;
 use choir_protocol::thread::{Role, Stream};
@@ -350,10 +348,7 @@ impl Connection {
                 Ok(message) => self.message(now, message),
                 Err(bad) => self.bad_message(now, bad),
             },
-            Input::Binary => self.close(
-                close::INVALID_MESSAGE,
-                "binary messages are not spoken here",
-            ),
+            Input::Binary => self.close(close::INVALID_MESSAGE, "binary messages are not spoken here"),
             Input::Heard | Input::QueueShrank => {
                 if let Phase::Live(live) = &mut self.phase {
                     live.heartbeat.received(now.monotonic);
@@ -466,8 +461,7 @@ impl Connection {
 
     /// The subscription of a thread.
     pub fn subscription(&mut self, thread_id: ThreadId) -> Option<&mut Subscription> {
-        self.live_mut()
-            .and_then(|live| live.subscriptions.get_mut(&thread_id))
+        self.live_mut().and_then(|live| live.subscriptions.get_mut(&thread_id))
     }
 
     /// Every subscribed thread.
@@ -483,12 +477,7 @@ impl Connection {
     }
 
     /// Begins a subscription: `control.subscribed` goes out, and what is due is returned. None where the client has too many.
-    pub fn begin_subscription(
-        &mut self,
-        now: Now,
-        reply_to: Option<Id>,
-        opened: Opened,
-    ) -> Option<Due> {
+    pub fn begin_subscription(&mut self, now: Now, reply_to: Option<Id>, opened: Opened) -> Option<Due> {
         let max_replay = self.config.limits.max_replay;
         let max_subscriptions = self.config.limits.max_subscriptions;
         let live = self.live_mut()?;
@@ -516,11 +505,7 @@ impl Connection {
         };
         let mut streams = [Stream::Updates].to_vec();
         for (wanted, visible, stream) in [
-            (
-                opened.options.streams.specs,
-                opened.visible.specs,
-                Stream::Specs,
-            ),
+            (opened.options.streams.specs, opened.visible.specs, Stream::Specs),
             (
                 opened.options.streams.approvals,
                 opened.visible.approvals,
@@ -548,24 +533,10 @@ impl Connection {
     }
 
     /// A thread can't be subscribed (Y4): `cause` is `not_found` or `limit`.
-    pub fn refuse_subscription(
-        &mut self,
-        now: Now,
-        reply_to: Option<Id>,
-        thread_id: ThreadId,
-        cause: &str,
-    ) {
-        let error = ErrorPayload::new(
-            ErrorCode::SubscriptionError,
-            "this thread can't be subscribed",
-        )
-        .with_cause(cause);
-        self.send(
-            now,
-            Some(thread_id),
-            reply_to,
-            ServerMessage::StateError(error),
-        );
+    pub fn refuse_subscription(&mut self, now: Now, reply_to: Option<Id>, thread_id: ThreadId, cause: &str) {
+        let error =
+            ErrorPayload::new(ErrorCode::SubscriptionError, "this thread can't be subscribed").with_cause(cause);
+        self.send(now, Some(thread_id), reply_to, ServerMessage::StateError(error));
     }
 
     /// The end of `{all: true}` (Y4).
@@ -576,9 +547,7 @@ impl Connection {
 
     /// Ends a subscription from the server's side (Y8, Y10): `cause` is `permission_denied` where the right to read went.
     pub fn end_subscription(&mut self, now: Now, thread_id: ThreadId, cause: Option<&str>) {
-        let ended = self
-            .live_mut()
-            .and_then(|live| live.subscriptions.remove(&thread_id));
+        let ended = self.live_mut().and_then(|live| live.subscriptions.remove(&thread_id));
         if ended.is_some() {
             let message = ServerMessage::Unsubscribed(Unsubscribed {
                 cause: cause.map(ToString::to_string),
@@ -667,9 +636,7 @@ impl Connection {
 
     fn message(&mut self, now: Now, FromClient { id, message, .. }: FromClient) {
         match (&self.phase, message) {
-            (Phase::AwaitAuth { .. } | Phase::Live(_), ClientMessage::Auth(auth)) => {
-                self.authenticate(now, id, auth)
-            }
+            (Phase::AwaitAuth { .. } | Phase::Live(_), ClientMessage::Auth(auth)) => self.authenticate(now, id, auth),
             (Phase::AwaitAuth { .. }, _) => {
                 let error = ErrorPayload::new(
                     ErrorCode::AuthenticationFailed,
@@ -690,9 +657,7 @@ impl Connection {
         let request = match message {
             ClientMessage::Auth(_) => return,
             ClientMessage::Heartbeat => {
-                let beat = ServerMessage::Heartbeat(ServerHeartbeat {
-                    server_time: now.wall,
-                });
+                let beat = ServerMessage::Heartbeat(ServerHeartbeat { server_time: now.wall });
                 return self.send(now, None, Some(id), beat);
             }
             ClientMessage::Ack(acks) => {
@@ -708,12 +673,7 @@ impl Connection {
                     ErrorCode::UnknownType,
                     "this version of the server carries neither user actions nor streams yet: what they say was not passed on",
                 );
-                return self.send(
-                    now,
-                    Some(thread_id),
-                    Some(id),
-                    ServerMessage::ConnectionError(error),
-                );
+                return self.send(now, Some(thread_id), Some(id), ServerMessage::ConnectionError(error));
             }
             ClientMessage::Threads(request) => Request::Threads(request),
             ClientMessage::History(thread_id, request) => Request::History(thread_id, request),
@@ -727,9 +687,7 @@ impl Connection {
 
     fn bad_message(&mut self, now: Now, bad: BadMessage) {
         // An action that isn't at the expected number is answered by that alone, whatever else is wrong with it (A3).
-        if let (Phase::Live(live), Some(thread_id), Some(seq)) =
-            (&mut self.phase, bad.thread_id, bad.seq)
-        {
+        if let (Phase::Live(live), Some(thread_id), Some(seq)) = (&mut self.phase, bad.thread_id, bad.seq) {
             match live.sequence.place(thread_id, seq) {
                 TakeUp::Gap { expected } => return self.gap(now, thread_id, bad.id, expected),
                 TakeUp::Ignore => return,
@@ -738,24 +696,14 @@ impl Connection {
                         ErrorCode::Conflict,
                         format!("seq {seq} was taken up before, by an action with another payload"),
                     );
-                    return self.send(
-                        now,
-                        Some(thread_id),
-                        bad.id,
-                        ServerMessage::StateError(error),
-                    );
+                    return self.send(now, Some(thread_id), bad.id, ServerMessage::StateError(error));
                 }
                 TakeUp::Decide(_) | TakeUp::Answer(_) => {}
             }
         }
         let is_invalid = bad.code == ErrorCode::InvalidMessage;
         let error = ErrorPayload::new(bad.code, bad.why);
-        self.send(
-            now,
-            bad.thread_id,
-            bad.id,
-            ServerMessage::ConnectionError(error),
-        );
+        self.send(now, bad.thread_id, bad.id, ServerMessage::ConnectionError(error));
         if is_invalid {
             self.bad_in_a_row += 1;
             if self.bad_in_a_row >= MAX_BAD_IN_A_ROW {
@@ -773,14 +721,8 @@ impl Connection {
         let session = match &self.phase {
             Phase::Live(live) => {
                 // A fresh proof for the same session (C6).
-                if (&live.user_id, &live.client_id, &live.key)
-                    != (&user_id, &auth.client_id, &auth.public_key)
-                {
-                    return self.authentication_failed(
-                        now,
-                        id,
-                        "another user, client or key than the connection's",
-                    );
+                if (&live.user_id, &live.client_id, &live.key) != (&user_id, &auth.client_id, &auth.public_key) {
+                    return self.authentication_failed(now, id, "another user, client or key than the connection's");
                 }
                 Session {
                     user_id,
@@ -807,9 +749,7 @@ impl Connection {
                     session_token: auth.session_token,
                     agent: auth.agent,
                 };
-                return self
-                    .outputs
-                    .push_back(Output::StartSession(Box::new(request)));
+                return self.outputs.push_back(Output::StartSession(Box::new(request)));
             }
             Phase::AwaitSession(_) | Phase::Closed(_) => return,
         };
@@ -933,22 +873,13 @@ impl Connection {
     fn gap(&mut self, now: Now, thread_id: ThreadId, id: Option<Id>, expected: ActionSeq) {
         let mut error = ErrorPayload::new(
             ErrorCode::SequenceGap,
-            format!(
-                "seq {expected} is expected next in this thread: nothing was applied, send again from there"
-            ),
+            format!("seq {expected} is expected next in this thread: nothing was applied, send again from there"),
         );
         error.expected = Some(expected);
         self.send(now, Some(thread_id), id, ServerMessage::StateError(error));
     }
 
-    fn answered(
-        &mut self,
-        now: Now,
-        thread_id: ThreadId,
-        id: Id,
-        generation: Generation,
-        answer: Answer,
-    ) {
+    fn answered(&mut self, now: Now, thread_id: ThreadId, id: Id, generation: Generation, answer: Answer) {
         match &mut self.phase {
             Phase::Live(live) => {
                 if live.sequence.answered(thread_id, id, generation, &answer) {
@@ -994,27 +925,18 @@ impl Connection {
             .threads
             .iter()
             .flatten()
-            .map(|thread| {
-                (
-                    thread.thread_id,
-                    thread.cursor,
-                    Options::of(thread, subscribe),
-                )
-            })
+            .map(|thread| (thread.thread_id, thread.cursor, Options::of(thread, subscribe)))
             .collect();
-        self.outputs
-            .push_back(Output::Subscribe(Box::new(SubscribeRequest {
-                reply_to: id,
-                threads,
-                all,
-            })));
+        self.outputs.push_back(Output::Subscribe(Box::new(SubscribeRequest {
+            reply_to: id,
+            threads,
+            all,
+        })));
     }
 
     fn unsubscribe(&mut self, now: Now, id: Id, threads: &[ThreadId]) {
         for thread_id in threads {
-            let ended = self
-                .live_mut()
-                .and_then(|live| live.subscriptions.remove(thread_id));
+            let ended = self.live_mut().and_then(|live| live.subscriptions.remove(thread_id));
             let message = ServerMessage::Unsubscribed(Unsubscribed::default());
             self.send(now, Some(*thread_id), Some(id), message);
             if ended.is_some() {
@@ -1024,12 +946,7 @@ impl Connection {
     }
 
     fn drain(&mut self, now: Now, retry_after_ms: u64) {
-        self.send(
-            now,
-            None,
-            None,
-            ServerMessage::Drain(Drain { retry_after_ms }),
-        );
+        self.send(now, None, None, ServerMessage::Drain(Drain { retry_after_ms }));
         match &mut self.phase {
             Phase::Live(live) => live.draining = true,
             Phase::AwaitAuth { .. } | Phase::AwaitSession(_) | Phase::Closed(_) => {
@@ -1047,10 +964,7 @@ impl Connection {
                 Beat::Wait => {}
                 Beat::Ping => self.outputs.push_back(Output::Ping),
                 Beat::Late => {
-                    let error = ErrorPayload::new(
-                        ErrorCode::HeartbeatTimeout,
-                        "the pong didn't come in time",
-                    );
+                    let error = ErrorPayload::new(ErrorCode::HeartbeatTimeout, "the pong didn't come in time");
                     self.send(now, None, None, ServerMessage::ConnectionError(error));
                     self.close(close::HEARTBEAT, "heartbeat timeout");
                 }
@@ -1059,13 +973,7 @@ impl Connection {
         }
     }
 
-    fn send(
-        &mut self,
-        now: Now,
-        thread_id: Option<ThreadId>,
-        reply_to: Option<Id>,
-        message: ServerMessage,
-    ) {
+    fn send(&mut self, now: Now, thread_id: Option<ThreadId>, reply_to: Option<Id>, message: ServerMessage) {
         if let Phase::Closed(_) = self.phase {
             return;
         }

@@ -106,9 +106,7 @@ impl Heartbeat {
                 };
                 Beat::Ping
             }
-            Phase::AwaitPong { .. } if self.paused_at.is_none() && now >= self.late_at() => {
-                Beat::Late
-            }
+            Phase::AwaitPong { .. } if self.paused_at.is_none() && now >= self.late_at() => Beat::Late,
             Phase::Resting { .. } | Phase::AwaitPong { .. } => Beat::Wait,
         }
     }

@@ -198,13 +198,7 @@ impl Sequence {
     }
 
     /// Takes an action's answer. False where it was dropped meanwhile and nothing is to be sent (A3).
-    pub fn answered(
-        &mut self,
-        thread_id: ThreadId,
-        id: Id,
-        generation: Generation,
-        answer: &Answer,
-    ) -> bool {
+    pub fn answered(&mut self, thread_id: ThreadId, id: Id, generation: Generation, answer: &Answer) -> bool {
         let Some(position) = self.under_decision(thread_id, id, generation) else {
             return false;
         };
@@ -276,10 +270,9 @@ impl Sequence {
 
     fn forget_oldest_lane(&mut self) {
         let busy = |thread: &ThreadId| {
-            self.kept.iter().any(|kept| {
-                kept.identity.thread_id == *thread
-                    && matches!(kept.progress, Progress::UnderDecision(_))
-            })
+            self.kept
+                .iter()
+                .any(|kept| kept.identity.thread_id == *thread && matches!(kept.progress, Progress::UnderDecision(_)))
         };
         let oldest = self
             .lanes

@@ -124,28 +124,21 @@ impl Subscription {
         before: Option<&Self>,
         max_replay: u64,
     ) -> Self {
-        let asks_more =
-            before.is_some_and(|before| options.streams.exceeds(before.options.streams));
+        let asks_more = before.is_some_and(|before| options.streams.exceeds(before.options.streams));
         let (cursor, snapshot_due) = match check {
             CursorCheck::Absent => (Seq::ZERO, Some(SnapshotReason::Initial)),
             CursorCheck::Foreign => (Seq::ZERO, Some(SnapshotReason::StateDesync)),
-            CursorCheck::Holds(cursor) if cursor.seq == Seq::ZERO => (
-                cursor.seq,
-                too_far(cursor.seq, sight.head, options, max_replay),
-            ),
+            CursorCheck::Holds(cursor) if cursor.seq == Seq::ZERO => {
+                (cursor.seq, too_far(cursor.seq, sight.head, options, max_replay))
+            }
             // Every entry is sent: first those up to the widening, then the snapshot that stands there.
-            CursorCheck::Holds(cursor)
-                if options.complete && cursor.seq < sight.widened_at && !asks_more =>
-            {
+            CursorCheck::Holds(cursor) if options.complete && cursor.seq < sight.widened_at && !asks_more => {
                 (cursor.seq, None)
             }
             CursorCheck::Holds(cursor) if cursor.seq < sight.widened_at || asks_more => {
                 (cursor.seq, Some(SnapshotReason::ViewChanged))
             }
-            CursorCheck::Holds(cursor) => (
-                cursor.seq,
-                too_far(cursor.seq, sight.head, options, max_replay),
-            ),
+            CursorCheck::Holds(cursor) => (cursor.seq, too_far(cursor.seq, sight.head, options, max_replay)),
         };
         Self {
             thread_id,
@@ -252,6 +245,5 @@ impl Subscription {
 }
 
 fn too_far(cursor: Seq, head: Seq, options: Options, max_replay: u64) -> Option<SnapshotReason> {
-    (!options.complete && head.get().saturating_sub(cursor.get()) > max_replay)
-        .then_some(SnapshotReason::TooFarBehind)
+    (!options.complete && head.get().saturating_sub(cursor.get()) > max_replay).then_some(SnapshotReason::TooFarBehind)
 }

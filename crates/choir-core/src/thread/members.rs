@@ -32,15 +32,11 @@ impl Members {
     }
 
     pub(crate) fn get(&self, user: &UserId) -> Option<&Row> {
-        self.places
-            .get(user)
-            .and_then(|place| self.rows.get(*place))
+        self.places.get(user).and_then(|place| self.rows.get(*place))
     }
 
     pub(crate) fn get_mut(&mut self, user: &UserId) -> Option<&mut Row> {
-        self.places
-            .get(user)
-            .and_then(|place| self.rows.get_mut(*place))
+        self.places.get(user).and_then(|place| self.rows.get_mut(*place))
     }
 
     /// Adds a member as the last one. Who is one already keeps their place and gets the new row.
@@ -48,8 +44,7 @@ impl Members {
         match self.get_mut(&row.member.user_id) {
             Some(old) => *old = row,
             None => {
-                self.places
-                    .insert(row.member.user_id.clone(), self.rows.len());
+                self.places.insert(row.member.user_id.clone(), self.rows.len());
                 self.rows.push(row);
             }
         }

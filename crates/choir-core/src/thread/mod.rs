@@ -266,11 +266,7 @@ impl Spec {
 
     /// The spec's row in snapshots and `control.specs` (Y5), with the decisions for who sees them. A body that was erased is `null`, which no open spec's is.
     pub fn to_open_spec(&self, with_decisions: bool) -> OpenSpec {
-        let decisions = if with_decisions {
-            self.decisions.as_slice()
-        } else {
-            &[]
-        };
+        let decisions = if with_decisions { self.decisions.as_slice() } else { &[] };
         OpenSpec {
             spec: self.id,
             author: self.author.clone(),

@@ -13,9 +13,7 @@ use choir_protocol::merkle::Peaks;
 use choir_protocol::thread::{Role, Stream};
 use proptest::prelude::*;
 
-use crate::world::{
-    ALICE, BOB, CAROL, DORA, EMIL, MINUTE, ROBOT, World, body, describe, object, user,
-};
+use crate::world::{ALICE, BOB, CAROL, DORA, EMIL, MINUTE, ROBOT, World, body, describe, object, user};
 
 const PEOPLE: [&str; 6] = [ALICE, BOB, CAROL, DORA, EMIL, ROBOT];
 
@@ -56,16 +54,9 @@ fn attempts(most: usize) -> impl Strategy<Value = Vec<Attempt>> {
 }
 
 fn policy(detail: u8) -> String {
-    let approval = [
-        r#""unanimous""#,
-        r#""majority""#,
-        r#""any""#,
-        r#"{"at_least": 2}"#,
-    ][usize::from(detail % 4)];
+    let approval = [r#""unanimous""#, r#""majority""#, r#""any""#, r#"{"at_least": 2}"#][usize::from(detail % 4)];
     let (admit, agents) = (detail & 4 != 0, detail & 8 != 0);
-    format!(
-        r#"{{"approval": {approval}, "expires_ms": 60000, "admit_authors": {admit}, "agents_decide": {agents}}}"#
-    )
+    format!(r#"{{"approval": {approval}, "expires_ms": 60000, "admit_authors": {admit}, "agents_decide": {agents}}}"#)
 }
 
 impl Attempt {
@@ -110,8 +101,7 @@ impl Attempt {
                 .find(|name| Some(&user(name)) == author)
                 .unwrap_or(who);
         }
-        let decision =
-            ["approve", "approve", "deny", "request_changes"][usize::from(self.detail % 4)];
+        let decision = ["approve", "approve", "deny", "request_changes"][usize::from(self.detail % 4)];
         let role = ["reader", "co_author", "co_author", "owner"][usize::from(self.detail % 4)];
         let agent = [None, None, Some(true), Some(false)][usize::from(self.detail / 4 % 4)];
         let mut payload = Object::new();
@@ -186,17 +176,10 @@ impl Attempt {
 fn begun(detail: u8) -> World {
     let mut w = World::new();
     w.limits.open_specs_per_author = 2;
-    let public = if detail & 16 == 0 {
-        "private"
-    } else {
-        "public"
-    };
+    let public = if detail & 16 == 0 { "private" } else { "public" };
     w.creates_with(
         ALICE,
-        &format!(
-            r#"{{"visibility": "{public}", "policy": {}}}"#,
-            policy(detail)
-        ),
+        &format!(r#"{{"visibility": "{public}", "policy": {}}}"#, policy(detail)),
     )
     .ok();
     w.adds(ALICE, BOB, Role::CoAuthor).ok();
@@ -277,8 +260,7 @@ fn the_tree_is_that_of_the_leaves(w: &World) {
 /// S1, told once more: nobody sees what they may not, and everybody what they may.
 fn views_show_what_they_may(w: &World) {
     let settings = object(&serde_json::to_string(w.thread().settings()).expect("JSON"));
-    let is =
-        |setting: &str, value: &str| settings.get(setting).and_then(Value::as_str) == Some(value);
+    let is = |setting: &str, value: &str| settings.get(setting).and_then(Value::as_str) == Some(value);
     for who in PEOPLE {
         let me = user(who);
         let role = w
@@ -297,9 +279,9 @@ fn views_show_what_they_may(w: &World) {
                 _ => None,
             };
             let mine = spec.is_some_and(|spec| {
-                w.log.iter().any(|other| {
-                    other.id == spec && other.kind == Kind::SpecSubmitted && other.author == me
-                })
+                w.log
+                    .iter()
+                    .any(|other| other.id == spec && other.kind == Kind::SpecSubmitted && other.author == me)
             });
             let updates = record.stream() == Stream::Updates;
             assert_eq!(view.sees_record(record), updates || all || mine);
@@ -330,8 +312,8 @@ struct Oracle {
 impl Oracle {
     fn follows(&mut self, log: &[Record]) {
         for record in log {
-            let derived = record.author == UserId::choir()
-                || (!self.due.is_empty() && record.kind == Kind::MessagePosted);
+            let derived =
+                record.author == UserId::choir() || (!self.due.is_empty() && record.kind == Kind::MessagePosted);
             if !derived {
                 assert!(
                     self.due.is_empty(),
@@ -342,11 +324,7 @@ impl Oracle {
                 self.acted(record);
             } else if describe(record) == "spec_resolved expired" {
                 assert!(self.due.is_empty());
-                let at = self
-                    .specs
-                    .iter()
-                    .position(|spec| spec.0 == record.id)
-                    .expect("open");
+                let at = self.specs.iter().position(|spec| spec.0 == record.id).expect("open");
                 assert!(record.timestamp >= Timestamp::saturating(self.specs.remove(at).3));
             } else {
                 assert!(
@@ -354,10 +332,7 @@ impl Oracle {
                     "nothing must follow, and not {}",
                     describe(record)
                 );
-                assert_eq!(
-                    self.due.remove(0),
-                    format!("{} {}", describe(record), record.id)
-                );
+                assert_eq!(self.due.remove(0), format!("{} {}", describe(record), record.id));
             }
         }
         assert!(self.due.is_empty());
@@ -366,12 +341,7 @@ impl Oracle {
     fn acted(&mut self, record: &Record) {
         let author = record.author.to_string();
         let said = body(record).unwrap_or_default();
-        let text = |name: &str| {
-            said.get(name)
-                .and_then(Value::as_str)
-                .unwrap_or_default()
-                .to_string()
-        };
+        let text = |name: &str| said.get(name).and_then(Value::as_str).unwrap_or_default().to_string();
         let flag = said.get("agent").and_then(Value::as_bool);
         let now = record.timestamp.get();
         assert!(
@@ -382,8 +352,7 @@ impl Oracle {
         let mut decided = false;
         match record.kind.as_str() {
             "thread_created" => {
-                self.members
-                    .push((author.clone(), "owner".into(), false, true));
+                self.members.push((author.clone(), "owner".into(), false, true));
                 self.public = text("visibility") == "public";
                 self.policy = said.get("policy").and_then(Value::as_object).cloned();
             }
@@ -395,26 +364,20 @@ impl Oracle {
                     self.policy = Some(policy.clone());
                 }
             }
-            "member_added" => match self
-                .members
-                .iter_mut()
-                .find(|member| member.0 == text("user_id"))
-            {
+            "member_added" => match self.members.iter_mut().find(|member| member.0 == text("user_id")) {
                 Some(member) => {
                     member.1 = text("role");
                     member.2 = flag.unwrap_or(member.2);
                 }
-                None => {
-                    self.members
-                        .push((text("user_id"), text("role"), flag == Some(true), false))
-                }
+                None => self
+                    .members
+                    .push((text("user_id"), text("role"), flag == Some(true), false)),
             },
             "member_joined" => match self.members.iter_mut().find(|member| member.0 == author) {
                 Some(member) => member.2 |= flag == Some(true),
-                None => {
-                    self.members
-                        .push((author.clone(), "reader".into(), flag == Some(true), true))
-                }
+                None => self
+                    .members
+                    .push((author.clone(), "reader".into(), flag == Some(true), true)),
             },
             "member_removed" => self.members.retain(|member| member.0 != text("user_id")),
             "spec_submitted" => {
@@ -486,8 +449,7 @@ impl Oracle {
             }
             self.due.push(format!("message_posted {}", spec.0));
             let member = self.members.iter_mut().find(|member| member.0 == spec.1);
-            let software =
-                spec.1.starts_with("robots:") || member.as_ref().is_some_and(|member| member.2);
+            let software = spec.1.starts_with("robots:") || member.as_ref().is_some_and(|member| member.2);
             let co_author = member.as_ref().is_some_and(|member| member.1 != "reader");
             let admits = self
                 .policy
@@ -535,10 +497,7 @@ impl Oracle {
             (Some("any"), _) => (a > 0.0, d == n),
             (Some("majority"), _) => (a > n / 2.0, d >= n / 2.0),
             (_, Some(at_least)) => {
-                let k = at_least
-                    .get("at_least")
-                    .and_then(Value::as_unsigned)
-                    .expect("k") as f64;
+                let k = at_least.get("at_least").and_then(Value::as_unsigned).expect("k") as f64;
                 (a >= n.min(k), n - d < n.min(k))
             }
             other => panic!("{other:?}"),
@@ -560,10 +519,7 @@ fn random_threads_see_every_outcome() {
     let mut seen: BTreeMap<String, usize> = BTreeMap::new();
     for round in 0..120 {
         let mut w = begun(round);
-        let attempts = attempts(60)
-            .new_tree(&mut runner)
-            .expect("a tree")
-            .current();
+        let attempts = attempts(60).new_tree(&mut runner).expect("a tree").current();
         for attempt in attempts {
             w.waits(attempt.after_ms);
             let (who, action) = attempt.action(&mut w);
@@ -594,9 +550,6 @@ fn random_threads_see_every_outcome() {
         "conflict",
         "limit",
     ] {
-        assert!(
-            seen.get(what).is_some_and(|count| *count >= 3),
-            "{what}: {seen:?}"
-        );
+        assert!(seen.get(what).is_some_and(|count| *count >= 3), "{what}: {seen:?}");
     }
 }

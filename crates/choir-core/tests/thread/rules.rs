@@ -2,7 +2,7 @@
 
 use choir_core::apply::{ApplyError, apply};
 use choir_core::batch::{Batch, Step};
-use choir_core::decide::{Lookups, Append, expire};
+use choir_core::decide::{Append, Lookups, expire};
 use choir_core::receipt::{DecisionReceipt, Failure, Needed, ProvedEntry, verify};
 use choir_core::record::Record;
 use choir_core::thread::{LEFT_KEPT, SavedError, Thread};
@@ -10,21 +10,16 @@ use choir_core::view::{Sight, Streams, ViewHistory, losses, lost, may_hide, view
 use choir_protocol::checkpoint::{Checkpoint, origin};
 use choir_protocol::entry::{Body, Kind};
 use choir_protocol::error::ErrorCode::{
-    ClockSkew, Conflict, ContentTooLarge, InvalidMessage, Limit, NotFound, PermissionDenied,
-    StateDesync,
+    ClockSkew, Conflict, ContentTooLarge, InvalidMessage, Limit, NotFound, PermissionDenied, StateDesync,
 };
 use choir_protocol::hash::Hash;
 use choir_protocol::ids::{Cursor, Id, Seq, Timestamp, UserId};
 use choir_protocol::json::Object;
 use choir_protocol::key::SecretKey;
 use choir_protocol::merkle::{Nodes, inclusion_path};
-use choir_protocol::thread::{
-    Approval, Decision, Outcome, Propose, Review, Role, Stream, Visibility,
-};
+use choir_protocol::thread::{Approval, Decision, Outcome, Propose, Review, Role, Stream, Visibility};
 
-use crate::world::{
-    ALICE, BOB, CAROL, DAY, DORA, EMIL, MINUTE, ROBOT, World, key_of, object, user,
-};
+use crate::world::{ALICE, BOB, CAROL, DAY, DORA, EMIL, MINUTE, ROBOT, World, key_of, object, user};
 
 const UNANIMOUS: &str = r#"{"approval": "unanimous"}"#;
 const MAJORITY: &str = r#"{"approval": "majority"}"#;
@@ -111,20 +106,13 @@ fn s1_who_may_propose() {
 #[test]
 fn s2_the_creator_is_the_first_owner_and_members_come_in_order() {
     let mut w = World::new();
-    let bob = format!(
-        r#"{{"members": [{{"user_id": "{}", "role": "reader"}}]}}"#,
-        user(BOB)
-    );
+    let bob = format!(r#"{{"members": [{{"user_id": "{}", "role": "reader"}}]}}"#, user(BOB));
     w.creates_with(ALICE, &bob).ok();
     w.adds(ALICE, CAROL, Role::Reader).ok();
     w.adds(ALICE, DORA, Role::CoAuthor).ok();
     w.removes(ALICE, CAROL).ok();
     w.adds(ALICE, CAROL, Role::Owner).ok();
-    let order: Vec<UserId> = w
-        .thread()
-        .members()
-        .map(|member| member.user_id.clone())
-        .collect();
+    let order: Vec<UserId> = w.thread().members().map(|member| member.user_id.clone()).collect();
     assert_eq!(order, [ALICE, BOB, DORA, CAROL].map(user));
     assert_eq!(w.member(ALICE).role, Role::Owner);
     assert!(w.member(ALICE).joined && !w.member(BOB).joined);
@@ -133,10 +121,7 @@ fn s2_the_creator_is_the_first_owner_and_members_come_in_order() {
 #[test]
 fn s2_members_of_a_new_thread_dont_list_its_creator() {
     let mut w = World::new();
-    let alice = format!(
-        r#"{{"members": [{{"user_id": "{}", "role": "reader"}}]}}"#,
-        user(ALICE)
-    );
+    let alice = format!(r#"{{"members": [{{"user_id": "{}", "role": "reader"}}]}}"#, user(ALICE));
     w.creates_with(ALICE, &alice).says(InvalidMessage);
 }
 
@@ -183,22 +168,15 @@ fn s3_the_message_of_an_approved_spec_is_no_entry_of_its_authors() {
     let spec = w.proposes(EMIL, "as a stranger");
     w.adds(ALICE, EMIL, Role::Reader).ok();
     w.approves(ALICE, spec).ok();
-    assert_eq!(
-        w.last(),
-        ["approval_given", "spec_resolved approved", "message_posted"]
-    );
-    assert!(
-        !w.member(EMIL).joined,
-        "Emil did nothing since he was added"
-    );
+    assert_eq!(w.last(), ["approval_given", "spec_resolved approved", "message_posted"]);
+    assert!(!w.member(EMIL).joined, "Emil did nothing since he was added");
 }
 
 #[test]
 fn s3_a_refusal_joins_nobody() {
     let mut w = World::with(ANY, &[]);
     w.adds(ALICE, BOB, Role::Reader).ok();
-    w.updates(BOB, r#"{"title": "mine"}"#)
-        .says(PermissionDenied);
+    w.updates(BOB, r#"{"title": "mine"}"#).says(PermissionDenied);
     assert!(!w.member(BOB).joined);
 }
 
@@ -207,10 +185,7 @@ fn s3_join_makes_a_reader_of_whom_a_public_thread_has_not_as_a_member() {
     let mut w = World::new();
     w.creates_with(ALICE, r#"{"visibility": "public"}"#).ok();
     w.joins(EMIL).ok();
-    assert_eq!(
-        (w.member(EMIL).role, w.member(EMIL).joined),
-        (Role::Reader, true)
-    );
+    assert_eq!((w.member(EMIL).role, w.member(EMIL).joined), (Role::Reader, true));
     w.joins(EMIL).says(Conflict);
 }
 
@@ -265,10 +240,7 @@ fn s3_only_so_many_who_left_are_remembered() {
     for name in &names {
         for (kind, body) in [
             (Kind::MemberJoined, "{}".to_string()),
-            (
-                Kind::MemberRemoved,
-                format!(r#"{{"user_id":"{}"}}"#, user(name)),
-            ),
+            (Kind::MemberRemoved, format!(r#"{{"user_id":"{}"}}"#, user(name))),
         ] {
             let record = next_record(thread.as_ref().expect("a thread"), kind, name, &body);
             apply(w.thread_id, &mut thread, &record).expect("the next");
@@ -351,27 +323,20 @@ fn s4_the_flag_is_set_by_either_and_cleared_by_an_owner_alone() {
     assert!(!w.member(BOB).agent);
     w.adds_flagged(ALICE, DORA, Role::Reader, Some(true)).ok();
     w.joins(DORA).ok();
-    assert!(
-        w.member(DORA).agent,
-        "to join without the flag doesn't clear it"
-    );
+    assert!(w.member(DORA).agent, "to join without the flag doesn't clear it");
 }
 
 #[test]
 fn s4_users_of_an_issuer_of_agents_are_members_only_with_the_flag() {
     let mut w = World::new();
     w.creates(ROBOT).says(Conflict);
-    w.creates_with(
-        ALICE,
-        r#"{"members": [{"user_id": "robots:r2", "role": "reader"}]}"#,
-    )
-    .says(Conflict);
+    w.creates_with(ALICE, r#"{"members": [{"user_id": "robots:r2", "role": "reader"}]}"#)
+        .says(Conflict);
     w.creates_with(ALICE, r#"{"visibility": "public"}"#).ok();
     w.adds(ALICE, ROBOT, Role::Reader).says(Conflict);
     w.joins(ROBOT).says(Conflict);
     w.joins_as_agent(ROBOT).ok();
-    w.adds_flagged(ALICE, ROBOT, Role::Reader, Some(false))
-        .says(Conflict);
+    w.adds_flagged(ALICE, ROBOT, Role::Reader, Some(false)).says(Conflict);
     w.adds(ALICE, ROBOT, Role::CoAuthor).ok();
 }
 
@@ -384,8 +349,7 @@ fn s5_an_update_replaces_the_policy_as_a_whole() {
         &[],
     );
     assert_eq!(w.thread().settings().policy.approval, Approval::AtLeast(2));
-    w.updates(ALICE, r#"{"policy": {"approval": "majority"}}"#)
-        .ok();
+    w.updates(ALICE, r#"{"policy": {"approval": "majority"}}"#).ok();
     let policy = w.thread().settings().policy;
     assert_eq!(
         (policy.approval, policy.expires_ms, policy.admit_authors),
@@ -404,10 +368,7 @@ fn s6_a_decision_on_another_revision_is_a_conflict() {
     w.decides_on(BOB, spec, first, "approve").says(Conflict);
     w.approves(BOB, spec).ok();
     w.approves(ALICE, spec).ok();
-    assert_eq!(
-        w.last(),
-        ["approval_given", "spec_resolved approved", "message_posted"]
-    );
+    assert_eq!(w.last(), ["approval_given", "spec_resolved approved", "message_posted"]);
 }
 
 #[test]
@@ -421,15 +382,8 @@ fn s6_the_last_decision_of_each_counts() {
     assert_eq!(w.last(), ["approval_given"], "Alice's approval is replaced");
     let decisions = &w.thread().spec(spec).expect("open").decisions;
     assert_eq!(
-        decisions
-            .iter()
-            .map(|given| given.decision)
-            .collect::<Vec<_>>(),
-        [
-            Decision::RequestChanges,
-            Decision::Approve,
-            Decision::Approve
-        ]
+        decisions.iter().map(|given| given.decision).collect::<Vec<_>>(),
+        [Decision::RequestChanges, Decision::Approve, Decision::Approve]
     );
     w.approves(ALICE, spec).ok();
     assert_eq!(w.last()[1], "spec_resolved approved");
@@ -494,18 +448,12 @@ fn s7_a_member_who_leaves_may_complete_a_decision() {
     let spec = w.proposes(CAROL, "an idea");
     w.approves(ALICE, spec).ok();
     w.leaves(BOB).ok();
-    assert_eq!(
-        w.last(),
-        ["member_removed", "spec_resolved approved", "message_posted"]
-    );
+    assert_eq!(w.last(), ["member_removed", "spec_resolved approved", "message_posted"]);
 }
 
 #[test]
 fn s7_who_joins_by_any_entry_starts_an_evaluation() {
-    let mut w = World::with(
-        r#"{"approval": {"at_least": 1}, "agents_decide": false}"#,
-        &[BOB],
-    );
+    let mut w = World::with(r#"{"approval": {"at_least": 1}, "agents_decide": false}"#, &[BOB]);
     let spec = w.proposes(CAROL, "an idea");
     // Nobody counts while all are agents; Bob's denial waits.
     w.requests_changes(ALICE, spec).ok();
@@ -527,16 +475,9 @@ fn s7_who_joins_again_brings_their_decision_back() {
     w.removes(ALICE, BOB).ok();
     w.adds(ALICE, BOB, Role::CoAuthor).ok();
     w.approves(ALICE, spec).ok();
-    assert_eq!(
-        w.last(),
-        ["approval_given"],
-        "Bob is invited, and counts in no vote"
-    );
+    assert_eq!(w.last(), ["approval_given"], "Bob is invited, and counts in no vote");
     w.posts(BOB, "back again").ok();
-    assert_eq!(
-        w.last(),
-        ["message_posted", "spec_resolved approved", "message_posted"]
-    );
+    assert_eq!(w.last(), ["message_posted", "spec_resolved approved", "message_posted"]);
 }
 
 #[test]
@@ -544,14 +485,10 @@ fn s7_a_policy_that_changes_is_at_once_in_force() {
     let mut w = World::with(UNANIMOUS, &[BOB, DORA]);
     let spec = w.proposes(CAROL, "an idea");
     w.approves(ALICE, spec).ok();
-    w.updates(ALICE, r#"{"title": "a title changes nothing"}"#)
-        .ok();
+    w.updates(ALICE, r#"{"title": "a title changes nothing"}"#).ok();
     assert_eq!(w.last(), ["thread_updated"]);
     w.updates(ALICE, r#"{"policy": {"approval": "any"}}"#).ok();
-    assert_eq!(
-        w.last(),
-        ["thread_updated", "spec_resolved approved", "message_posted"]
-    );
+    assert_eq!(w.last(), ["thread_updated", "spec_resolved approved", "message_posted"]);
 }
 
 #[test]
@@ -644,27 +581,20 @@ fn s9_an_approved_authors_admission_follows_the_message() {
         (admission.id, admission.author.is_choir(), &admission.proof),
         (spec, true, &None)
     );
-    assert_eq!(
-        (w.member(CAROL).role, w.member(CAROL).joined),
-        (Role::CoAuthor, true)
-    );
+    assert_eq!((w.member(CAROL).role, w.member(CAROL).joined), (Role::CoAuthor, true));
     w.posts(CAROL, "published at once").ok();
 }
 
 #[test]
 fn s9_who_is_admitted_has_joined_even_who_was_only_invited() {
     let mut w = World::new();
-    let settings =
-        r#"{"visibility": "public", "policy": {"approval": "any", "admit_authors": true}}"#;
+    let settings = r#"{"visibility": "public", "policy": {"approval": "any", "admit_authors": true}}"#;
     w.creates_with(ALICE, settings).ok();
     let spec = w.proposes(EMIL, "as a stranger");
     w.adds(ALICE, EMIL, Role::Reader).ok();
     assert!(!w.member(EMIL).joined);
     w.approves(ALICE, spec).ok();
-    assert_eq!(
-        (w.member(EMIL).role, w.member(EMIL).joined),
-        (Role::CoAuthor, true)
-    );
+    assert_eq!((w.member(EMIL).role, w.member(EMIL).joined), (Role::CoAuthor, true));
 }
 
 #[test]
@@ -743,9 +673,7 @@ fn a_spec_that_the_sender_may_not_see_is_not_found_before_any_denial() {
     let unseen = w.approves(DORA, spec).says(NotFound);
     w.revises(DORA, spec, "mine").says(NotFound);
     w.withdraws(DORA, spec).says(NotFound);
-    let none: Id = "01930000-0000-7000-8000-00000000dead"
-        .parse()
-        .expect("an id");
+    let none: Id = "01930000-0000-7000-8000-00000000dead".parse().expect("an id");
     assert_eq!(w.approves(DORA, none).says(NotFound), unseen);
     // Closed, it is no more visible; and what is seen is denied.
     w.denies(ALICE, spec).ok();
@@ -778,9 +706,7 @@ fn l2_a_parent_is_a_message_of_the_thread() {
     w.answers(ALICE, spec, "now it is").ok();
     // What isn't there is not found before anything is denied.
     w.updates(ALICE, r#"{"propose": "nobody"}"#).ok();
-    let none: Id = "01930000-0000-7000-8000-00000000dead"
-        .parse()
-        .expect("an id");
+    let none: Id = "01930000-0000-7000-8000-00000000dead".parse().expect("an id");
     w.answers(CAROL, none, "hm").says(NotFound);
     w.answers(CAROL, message, "hm").says(PermissionDenied);
 }
@@ -793,9 +719,7 @@ fn a_message_is_edited_by_its_author_while_a_co_author() {
     w.edits(ALICE, message, "hello").says(PermissionDenied);
     w.adds(ALICE, BOB, Role::Reader).ok();
     w.edits(BOB, message, "hello?").says(PermissionDenied);
-    let none: Id = "01930000-0000-7000-8000-00000000dead"
-        .parse()
-        .expect("an id");
+    let none: Id = "01930000-0000-7000-8000-00000000dead".parse().expect("an id");
     w.edits(BOB, none, "hm").says(NotFound);
     let spec = w.proposes(CAROL, "an idea");
     w.edits(CAROL, spec, "a spec is no message").says(NotFound);
@@ -814,8 +738,7 @@ fn a_message_is_redacted_by_its_author_or_an_owner() {
 #[test]
 fn settings_and_members_are_the_owners() {
     let mut w = World::with(ANY, &[BOB]);
-    w.updates(BOB, r#"{"title": "mine"}"#)
-        .says(PermissionDenied);
+    w.updates(BOB, r#"{"title": "mine"}"#).says(PermissionDenied);
     w.adds(BOB, EMIL, Role::Reader).says(PermissionDenied);
     w.removes(BOB, CAROL).says(PermissionDenied);
     w.removes(BOB, EMIL).says(PermissionDenied);
@@ -849,13 +772,7 @@ fn l1_each_kind_says_what_it_is_about() {
         .rev()
         .take(6)
         .rev()
-        .map(|record| {
-            (
-                record.kind.as_str(),
-                record.about,
-                record.spec_author.is_some(),
-            )
-        })
+        .map(|record| (record.kind.as_str(), record.about, record.spec_author.is_some()))
         .collect();
     assert_eq!(
         about,
@@ -874,9 +791,8 @@ fn l1_each_kind_says_what_it_is_about() {
 fn l2_the_body_is_the_payload_as_signed() {
     let mut w = World::new();
     w.creates(ALICE).ok();
-    let mut payload = object(
-        r#"{"content": {"tool": "search", "z": 1}, "x-unknown": [1, 2], "content_type": "application/json"}"#,
-    );
+    let mut payload =
+        object(r#"{"content": {"tool": "search", "z": 1}, "x-unknown": [1, 2], "content_type": "application/json"}"#);
     payload.insert("a", "kept");
     let answer = w.acts(ALICE, "action.submit_message", payload);
     let record = w.entry(answer.own().seq);
@@ -893,10 +809,7 @@ fn l3_l5_the_message_of_a_revised_spec_names_the_action_that_was_signed() {
     let revision = w.revises(CAROL, spec, "a better one").ok();
     w.approves(ALICE, spec).ok();
     let message = w.log.last().expect("a message");
-    assert_eq!(
-        (message.id, message.kind.clone()),
-        (spec, Kind::MessagePosted)
-    );
+    assert_eq!((message.id, message.kind.clone()), (spec, Kind::MessagePosted));
     let proof = message.proof.clone().expect("a proof");
     assert_eq!(
         (proof.id, proof.action_type.as_deref()),
@@ -932,25 +845,13 @@ fn l5_key_and_audience_are_carried_where_the_reader_cant_know_them() {
     let mut w = World::new();
     w.creates_with(ALICE, r#"{"visibility": "public"}"#).ok();
     w.joins_as_agent(ROBOT).ok();
-    let robot = w
-        .log
-        .last()
-        .expect("an entry")
-        .proof
-        .clone()
-        .expect("a proof");
-    assert_eq!(
-        (robot.key, robot.audience),
-        (Some(key_of(ROBOT).public()), None)
-    );
+    let robot = w.log.last().expect("an entry").proof.clone().expect("a proof");
+    assert_eq!((robot.key, robot.audience), (Some(key_of(ROBOT).public()), None));
     w.audience = "http://localhost:7400".parse().expect("an audience");
     w.posts(ALICE, "over loopback").ok();
     let alice = w.log.last().expect("an entry");
     let proof = alice.proof.clone().expect("a proof");
-    assert_eq!(
-        (proof.key, proof.audience),
-        (None, Some(w.audience.clone()))
-    );
+    assert_eq!((proof.key, proof.audience), (None, Some(w.audience.clone())));
     assert!(
         alice
             .to_entry(true)
@@ -975,12 +876,7 @@ fn l6_a_redaction_erases_what_led_to_the_message_and_its_edits() {
         .collect();
     assert_eq!(
         erased,
-        [
-            "spec_submitted",
-            "spec_revised",
-            "message_posted",
-            "message_edited"
-        ]
+        ["spec_submitted", "spec_revised", "message_posted", "message_edited"]
     );
     w.redacts(ALICE, spec).says(Conflict);
     w.edits(CAROL, spec, "again").says(Conflict);
@@ -1035,12 +931,7 @@ fn a8_the_same_action_is_a_duplicate_whatever_the_rights_by_now() {
 fn a8_another_type_or_payload_is_a_conflict() {
     let mut w = World::with(ANY, &[]);
     let posted = w.posts(ALICE, "hi").ok();
-    let other = w.signs_as(
-        ALICE,
-        posted,
-        "action.submit_message",
-        object(r#"{"content": "ho"}"#),
-    );
+    let other = w.signs_as(ALICE, posted, "action.submit_message", object(r#"{"content": "ho"}"#));
     w.hands_in(ALICE, other).says(Conflict);
     let mut join = object("{}");
     join.insert("agent", true);
@@ -1074,8 +965,7 @@ fn a8_a_spec_that_was_resolved_has_its_submission_as_its_own_entry() {
 fn a8_creating_again_is_a_duplicate() {
     let mut w = World::new();
     let created = w.creates(ALICE);
-    w.hands_in(ALICE, created.action.clone())
-        .is_a_duplicate_of(&created);
+    w.hands_in(ALICE, created.action.clone()).is_a_duplicate_of(&created);
 }
 
 #[test]
@@ -1086,10 +976,7 @@ fn a9_a_receipt_names_the_root_at_its_entry() {
     let Step::Committed { own, root } = &answer.step else {
         panic!("{answer:?}")
     };
-    assert_eq!(
-        (own.kind.as_str(), *root),
-        ("approval_given", w.entry(own.seq).root)
-    );
+    assert_eq!((own.kind.as_str(), *root), ("approval_given", w.entry(own.seq).root));
     assert!(own.seq < w.head().seq);
 }
 
@@ -1098,20 +985,13 @@ fn k3_a_timestamp_too_far_from_the_servers_clock() {
     let mut w = World::with(ANY, &[]);
     for (offset, fits) in [(5 * MINUTE, true), (5 * MINUTE + 1, false)] {
         for now in [w.now + offset, w.now - offset] {
-            let action = w.signs(
-                ALICE,
-                "action.submit_message",
-                object(r#"{"content": "hi"}"#),
-            );
+            let action = w.signs(ALICE, "action.submit_message", object(r#"{"content": "hi"}"#));
             let signed_at = std::mem::replace(&mut w.now, now);
             let answer = w.hands_in(ALICE, action);
             if fits {
                 answer.ok();
             } else {
-                assert_eq!(
-                    answer.says(ClockSkew).server_time,
-                    Some(Timestamp::saturating(now))
-                );
+                assert_eq!(answer.says(ClockSkew).server_time, Some(Timestamp::saturating(now)));
             }
             w.now = signed_at;
         }
@@ -1122,14 +1002,9 @@ fn k3_a_timestamp_too_far_from_the_servers_clock() {
 fn k3_a_duplicate_is_exempt_and_the_right_to_read_comes_first() {
     let mut w = World::with(ANY, &[]);
     let posted = w.posts(ALICE, "hi");
-    let outside = w.signs(
-        EMIL,
-        "action.submit_message",
-        object(r#"{"content": "hi"}"#),
-    );
+    let outside = w.signs(EMIL, "action.submit_message", object(r#"{"content": "hi"}"#));
     w.waits(DAY);
-    w.hands_in(ALICE, posted.action.clone())
-        .is_a_duplicate_of(&posted);
+    w.hands_in(ALICE, posted.action.clone()).is_a_duplicate_of(&posted);
     w.hands_in(EMIL, outside).says(NotFound);
 }
 
@@ -1148,10 +1023,7 @@ fn k4_what_was_seen_is_in_the_log() {
     let first = w.posts(ALICE, "hi");
     first.ok();
     assert_eq!(
-        w.entry(first.own().seq)
-            .proof
-            .clone()
-            .and_then(|proof| proof.seen),
+        w.entry(first.own().seq).proof.clone().and_then(|proof| proof.seen),
         Some(early)
     );
     for wrong in [
@@ -1230,13 +1102,11 @@ fn limits_of_sizes() {
     };
     w.acts(ALICE, "action.submit_message", content_type(128))
         .says(ContentTooLarge);
-    w.acts(ALICE, "action.submit_message", content_type(127))
-        .ok();
+    w.acts(ALICE, "action.submit_message", content_type(127)).ok();
     // Fields that the server doesn't know count too (E3).
     let mut payload = object(r#"{"content": 1}"#);
     payload.insert("unknown", "u".repeat(64 * 1024));
-    w.acts(ALICE, "action.submit_message", payload)
-        .says(ContentTooLarge);
+    w.acts(ALICE, "action.submit_message", payload).says(ContentTooLarge);
     w.adds(ALICE, CAROL, Role::Reader).ok();
     let spec = w.proposes(CAROL, "an idea");
     let reason = |n: usize, hash: Hash| {
@@ -1248,13 +1118,11 @@ fn limits_of_sizes() {
     let hash = w.hash_of(spec);
     w.acts(ALICE, "action.process_approval", reason(1025, hash))
         .says(ContentTooLarge);
-    w.acts(ALICE, "action.process_approval", reason(1024, hash))
-        .ok();
+    w.acts(ALICE, "action.process_approval", reason(1024, hash)).ok();
     // To a stranger, size says nothing.
     let mut payload = object(r#"{"content": 1}"#);
     payload.insert("unknown", "u".repeat(64 * 1024));
-    w.acts(EMIL, "action.submit_message", payload)
-        .says(NotFound);
+    w.acts(EMIL, "action.submit_message", payload).says(NotFound);
 }
 
 // --- Y1, V2: what awaits whom ---
@@ -1276,10 +1144,7 @@ fn y1_specs_await_those_who_decide_and_havent() {
     assert_eq!(w.thread().awaiting(&user(DORA)).count(), 0);
     assert_eq!(w.thread().awaiting(&user(CAROL)).count(), 0);
     w.revises(CAROL, spec, "one, better").ok();
-    assert_eq!(
-        w.thread().summary().awaiting,
-        [(user(ALICE), 2), (user(BOB), 2)]
-    );
+    assert_eq!(w.thread().summary().awaiting, [(user(ALICE), 2), (user(BOB), 2)]);
     assert_eq!(w.thread().summary().due, w.thread().next_due());
 }
 
@@ -1314,11 +1179,7 @@ fn y8_a_view_widens_by_being_added_by_a_role_by_review_and_by_visibility() {
     let promoted = w.head().seq.get();
     assert_eq!(widened(&w, CAROL), promoted);
     w.adds(ALICE, CAROL, Role::Owner).ok();
-    assert_eq!(
-        widened(&w, CAROL),
-        promoted,
-        "an owner sees no more than a co-author"
-    );
+    assert_eq!(widened(&w, CAROL), promoted, "an owner sees no more than a co-author");
     w.adds(ALICE, CAROL, Role::Reader).ok();
     assert_eq!(widened(&w, CAROL), promoted, "narrowing doesn't count");
     w.updates(ALICE, r#"{"review": "readers"}"#).ok();
@@ -1332,17 +1193,9 @@ fn y8_a_view_widens_by_being_added_by_a_role_by_review_and_by_visibility() {
     let public = w.head().seq.get();
     assert_eq!((widened(&w, CAROL), widened(&w, EMIL)), (reviewed, public));
     w.joins(EMIL).ok();
-    assert_eq!(
-        widened(&w, EMIL),
-        public,
-        "who reads already gains nothing by joining"
-    );
+    assert_eq!(widened(&w, EMIL), public, "who reads already gains nothing by joining");
     w.adds(ALICE, CAROL, Role::CoAuthor).ok();
-    assert_eq!(
-        widened(&w, CAROL),
-        reviewed,
-        "nor by a role, where all readers review"
-    );
+    assert_eq!(widened(&w, CAROL), reviewed, "nor by a role, where all readers review");
 }
 
 #[test]
@@ -1365,18 +1218,14 @@ fn y8_who_loses_the_right_to_read_and_by_which_entry() {
     w.updates(ALICE, r#"{"visibility": "private"}"#).ok();
     let private = w.head().seq;
     w.leaves(CAROL).ok();
-    let losses =
-        losses(&before, &w.log[before.head().seq.get() as usize..]).expect("the log's next");
+    let losses = losses(&before, &w.log[before.head().seq.get() as usize..]).expect("the log's next");
     let told: Vec<_> = losses
         .iter()
         .map(|(seq, lost)| (*seq, lost.strangers, lost.members.clone()))
         .collect();
     assert_eq!(
         told,
-        [
-            (private, true, vec![]),
-            (private.next(), false, vec![user(CAROL)])
-        ]
+        [(private, true, vec![]), (private.next(), false, vec![user(CAROL)])]
     );
 }
 
@@ -1457,12 +1306,7 @@ fn l8_a_client_knows_its_own_view_over_time() {
         history.in_order(promoted, Stream::Specs, Streams::ALL),
         "the right is lost since"
     );
-    let snapshot = ViewHistory::from_snapshot(
-        user(ALICE),
-        w.head().seq,
-        w.thread().settings(),
-        Some(Role::Owner),
-    );
+    let snapshot = ViewHistory::from_snapshot(user(ALICE), w.head().seq, w.thread().settings(), Some(Role::Owner));
     assert!(
         snapshot.in_order(promoted, Stream::Specs, Streams::ALL),
         "before the snapshot nothing tells"
@@ -1476,16 +1320,8 @@ fn l8_a_client_knows_its_own_view_over_time() {
 fn s8_a_batch_is_closed_by_what_is_due() {
     let mut w = World::with(r#"{"expires_ms": 60000}"#, &[]);
     w.proposes(CAROL, "an idea");
-    let early = w.signs(
-        ALICE,
-        "action.submit_message",
-        object(r#"{"content": "early"}"#),
-    );
-    let late = w.signs(
-        ALICE,
-        "action.submit_message",
-        object(r#"{"content": "late"}"#),
-    );
+    let early = w.signs(ALICE, "action.submit_message", object(r#"{"content": "early"}"#));
+    let late = w.signs(ALICE, "action.submit_message", object(r#"{"content": "late"}"#));
     let mut batch = Batch::on(w.thread_id, w.state.clone());
     assert!(matches!(
         w.decides_in(&mut batch, ALICE, &early),
@@ -1507,10 +1343,7 @@ fn s8_a_batch_is_closed_by_what_is_due() {
     w.appends(batch.finish().expect("the expiry"));
     assert_eq!(w.last(), ["spec_resolved expired"]);
     let mut batch = Batch::on(w.thread_id, w.state.clone());
-    assert!(matches!(
-        w.decides_in(&mut batch, ALICE, &late),
-        Step::Committed { .. }
-    ));
+    assert!(matches!(w.decides_in(&mut batch, ALICE, &late), Step::Committed { .. }));
 }
 
 #[test]
@@ -1519,11 +1352,7 @@ fn a_batch_finds_what_it_decided_itself() {
     w.creates(ALICE).ok();
     let base = w.head();
     let mut batch = Batch::on(w.thread_id, w.state.clone());
-    let message = w.signs(
-        ALICE,
-        "action.submit_message",
-        object(r#"{"content": "hi"}"#),
-    );
+    let message = w.signs(ALICE, "action.submit_message", object(r#"{"content": "hi"}"#));
     let about = |field: &str, id: Id| object(&format!(r#"{{"{field}": "{id}", "content": "ho"}}"#));
     let answer = w.signs(ALICE, "action.submit_message", about("parent", message.id));
     let edit = w.signs(ALICE, "action.edit_message", about("message", message.id));
@@ -1548,9 +1377,7 @@ fn a_batch_finds_what_it_decided_itself() {
         "action.redact_message",
         object(&format!(r#"{{"message": "{}"}}"#, message.id)),
     );
-    assert!(
-        matches!(w.decides_in(&mut batch, ALICE, &again), Step::Refused(refusal) if refusal.code == Conflict)
-    );
+    assert!(matches!(w.decides_in(&mut batch, ALICE, &again), Step::Refused(refusal) if refusal.code == Conflict));
     let append = batch.finish().expect("four entries");
     assert_eq!((append.expected, append.records.len()), (base, 4));
     let redaction = append.next.head().seq;
@@ -1577,14 +1404,8 @@ fn a_batch_finds_what_it_decided_itself() {
 fn a_batch_begins_a_thread_and_goes_on() {
     let mut w = World::new();
     let mut batch = Batch::on(w.thread_id, None);
-    let early = w.signs(
-        ALICE,
-        "action.submit_message",
-        object(r#"{"content": "hi"}"#),
-    );
-    assert!(
-        matches!(w.decides_in(&mut batch, ALICE, &early), Step::Refused(refusal) if refusal.code == NotFound)
-    );
+    let early = w.signs(ALICE, "action.submit_message", object(r#"{"content": "hi"}"#));
+    assert!(matches!(w.decides_in(&mut batch, ALICE, &early), Step::Refused(refusal) if refusal.code == NotFound));
     let create = w.signs(
         ALICE,
         "action.create_thread",
@@ -1613,18 +1434,10 @@ fn k4_what_was_seen_may_have_been_decided_in_the_batch() {
     w.creates(ALICE).ok();
     let mut batch = Batch::on(w.thread_id, w.state.clone());
     let base = w.head();
-    let first = w.signs(
-        ALICE,
-        "action.submit_message",
-        object(r#"{"content": "one"}"#),
-    );
+    let first = w.signs(ALICE, "action.submit_message", object(r#"{"content": "one"}"#));
     let _ = w.decides_in(&mut batch, ALICE, &first);
     w.seen = Some(base);
-    let second = w.signs(
-        ALICE,
-        "action.submit_message",
-        object(r#"{"content": "two"}"#),
-    );
+    let second = w.signs(ALICE, "action.submit_message", object(r#"{"content": "two"}"#));
     assert!(matches!(
         w.decides_in(&mut batch, ALICE, &second),
         Step::Committed { .. }
@@ -1640,8 +1453,14 @@ fn k4_the_batch_knows_the_root_at_its_base_without_the_log() {
     for content in ["one", "two"] {
         let text = format!(r#"{{"content": "{content}"}}"#);
         let action = w.signs(ALICE, "action.submit_message", object(&text));
-        let lookups = Lookups { seen_root: None, ..w.looks_up(&action) };
-        assert!(matches!(w.decides_with(&mut batch, ALICE, &action, lookups), Step::Committed { .. }));
+        let lookups = Lookups {
+            seen_root: None,
+            ..w.looks_up(&action)
+        };
+        assert!(matches!(
+            w.decides_with(&mut batch, ALICE, &action, lookups),
+            Step::Committed { .. }
+        ));
     }
 }
 
@@ -1715,10 +1534,7 @@ fn apply_takes_nothing_but_the_logs_next() {
             Kind::SpecResolved,
             format!(r#"{{"spec": "{spec}", "outcome": "denied"}}"#),
         ),
-        (
-            Kind::MemberRemoved,
-            format!(r#"{{"user_id": "{}"}}"#, user(EMIL)),
-        ),
+        (Kind::MemberRemoved, format!(r#"{{"user_id": "{}"}}"#, user(EMIL))),
         (Kind::ThreadUpdated, r#"{"title": 7}"#.to_string()),
         (Kind::SpecRevised, "{}".to_string()),
         (Kind::Other("spec_claimed".into()), "{}".to_string()),
@@ -1774,20 +1590,9 @@ fn a_damaged_saved_state_is_an_error() {
         assert!(Thread::decode(&damaged).is_err(), "byte {at}");
         assert!(Thread::decode(&saved[..at]).is_err(), "cut at {at}");
     }
-    assert_eq!(
-        Thread::decode(b"choir.v1 state 2\n\n{}"),
-        Err(SavedError::Format)
-    );
-    let resealed = |text: &str| {
-        format!(
-            "choir.v1 state 1\n{}\n{text}",
-            Hash::of(text.as_bytes()).to_hex()
-        )
-    };
-    assert_eq!(
-        Thread::decode(resealed("{}").as_bytes()),
-        Err(SavedError::Impossible)
-    );
+    assert_eq!(Thread::decode(b"choir.v1 state 2\n\n{}"), Err(SavedError::Format));
+    let resealed = |text: &str| format!("choir.v1 state 1\n{}\n{text}", Hash::of(text.as_bytes()).to_hex());
+    assert_eq!(Thread::decode(resealed("{}").as_bytes()), Err(SavedError::Impossible));
     let text = String::from_utf8(saved).expect("text");
     let body = text.splitn(3, '\n').nth(2).expect("three lines");
     assert!(Thread::decode(resealed(body).as_bytes()).is_ok());
@@ -1826,14 +1631,10 @@ fn receipt_of(w: &World, spec: Id) -> DecisionReceipt {
         }
     }
     let entries = needed.seqs().expect("resolved").into_iter().map(|seq| {
-        let path =
-            inclusion_path(seq.get() - 1, w.head().seq.get(), &mut Stored(&w.log)).expect("a path");
+        let path = inclusion_path(seq.get() - 1, w.head().seq.get(), &mut Stored(&w.log)).expect("a path");
         ProvedEntry::new(w.entry(seq), path)
     });
-    let origin = origin(
-        w.thread().settings().audience.as_str(),
-        &w.thread_id.to_string(),
-    );
+    let origin = origin(w.thread().settings().audience.as_str(), &w.thread_id.to_string());
     let checkpoint = Checkpoint {
         origin,
         size: w.head().seq.get(),
@@ -1841,23 +1642,14 @@ fn receipt_of(w: &World, spec: Id) -> DecisionReceipt {
         time_ms: w.now,
     }
     .sign(&server_key());
-    DecisionReceipt::make(
-        w.thread(),
-        spec,
-        server_key().public(),
-        checkpoint,
-        entries.collect(),
-    )
+    DecisionReceipt::make(w.thread(), spec, server_key().public(), checkpoint, entries.collect())
 }
 
 #[test]
 fn k7_a_receipt_shows_how_a_spec_was_decided() {
     let mut w = World::new();
-    w.creates_with(
-        ALICE,
-        r#"{"policy": {"approval": "majority", "admit_authors": true}}"#,
-    )
-    .ok();
+    w.creates_with(ALICE, r#"{"policy": {"approval": "majority", "admit_authors": true}}"#)
+        .ok();
     for co_author in [BOB, DORA] {
         w.adds(ALICE, co_author, Role::CoAuthor).ok();
     }
@@ -1873,11 +1665,7 @@ fn k7_a_receipt_shows_how_a_spec_was_decided() {
     w.approves(ALICE, spec).ok();
     w.posts(ALICE, "after it all").ok();
     let receipt = receipt_of(&w, spec);
-    let seqs: Vec<Seq> = receipt
-        .entries
-        .iter()
-        .map(|proved| proved.entry.seq)
-        .collect();
+    let seqs: Vec<Seq> = receipt.entries.iter().map(|proved| proved.entry.seq).collect();
     assert!(seqs.contains(&joined) && !seqs.contains(&chatter));
     let verdict = verify(&receipt.to_json(), Some(&server_key().public()));
     assert_eq!(
@@ -1893,10 +1681,7 @@ fn k7_a_receipt_shows_how_a_spec_was_decided() {
 
 #[test]
 fn k7_every_outcome_has_its_receipt() {
-    let mut w = World::with(
-        r#"{"approval": {"at_least": 2}, "expires_ms": 60000}"#,
-        &[BOB, EMIL],
-    );
+    let mut w = World::with(r#"{"approval": {"at_least": 2}, "expires_ms": 60000}"#, &[BOB, EMIL]);
     w.adds(ALICE, DORA, Role::Reader).ok();
     let left = w.proposes(DORA, "leaves");
     let denied = w.proposes(CAROL, "denied");
@@ -1920,11 +1705,7 @@ fn k7_every_outcome_has_its_receipt() {
     for record in &w.log {
         assert!(!needed.see(record).expect("the log's next"));
     }
-    assert_eq!(
-        needed.seqs(),
-        None,
-        "a spec that was withdrawn was not decided"
-    );
+    assert_eq!(needed.seqs(), None, "a spec that was withdrawn was not decided");
 }
 
 #[test]
@@ -1954,10 +1735,7 @@ fn k7_decisions_on_an_earlier_revision_dont_count() {
         .rposition(|proved| proved.entry.kind == Kind::ApprovalGiven);
     receipt.entries.remove(last.expect("Alice's"));
     let (given, says) = (None, Outcome::Approved);
-    assert_eq!(
-        receipt.verify(None).fails,
-        vec![Failure::Outcome { given, says }]
-    );
+    assert_eq!(receipt.verify(None).fails, vec![Failure::Outcome { given, says }]);
 }
 
 #[test]
@@ -1987,10 +1765,7 @@ fn k7_what_is_wrong_is_named() {
         Kind::MessagePosted,
     ] {
         let fails = fails(&|receipt| drop(receipt.entries.remove(at(kind.clone()))));
-        assert!(
-            fails.contains(&Failure::Missing(kind.clone())),
-            "{kind}: {fails:?}"
-        );
+        assert!(fails.contains(&Failure::Missing(kind.clone())), "{kind}: {fails:?}");
     }
     let decision = at(Kind::ApprovalGiven);
     assert_eq!(
@@ -2023,15 +1798,10 @@ fn k7_what_is_wrong_is_named() {
         fails(&|receipt| receipt.checkpoint = receipt.checkpoint.replace("time ", "time 1"))[..],
         [Failure::Checkpoint(_)]
     ));
-    let elsewhere = fails(&|receipt| {
-        receipt.audience = "https://elsewhere.example".parse().expect("an audience")
-    });
+    let elsewhere = fails(&|receipt| receipt.audience = "https://elsewhere.example".parse().expect("an audience"));
     assert!(elsewhere.contains(&Failure::Audience), "{elsewhere:?}");
     assert!(matches!(verify("{}", None).fails[..], [Failure::Format(_)]));
-    assert!(matches!(
-        verify("not JSON", None).fails[..],
-        [Failure::Format(_)]
-    ));
+    assert!(matches!(verify("not JSON", None).fails[..], [Failure::Format(_)]));
     assert_eq!(
         good.verify(Some(&key_of(EMIL).public())).fails,
         vec![Failure::ServerKey]
@@ -2043,9 +1813,7 @@ fn k7_what_is_wrong_is_named() {
 fn an_append_names_the_head_that_it_was_decided_on() {
     let mut w = World::with(r#"{"expires_ms": 60000}"#, &[]);
     w.proposes(CAROL, "an idea");
-    let Append {
-        expected, records, ..
-    } = expire(w.thread(), Timestamp::saturating(w.now + MINUTE))
+    let Append { expected, records, .. } = expire(w.thread(), Timestamp::saturating(w.now + MINUTE))
         .expect("folded")
         .expect("due");
     assert_eq!(expected, w.head());

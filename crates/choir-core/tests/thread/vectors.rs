@@ -13,10 +13,7 @@ use choir_protocol::range::{Range, RangeError};
 use choir_protocol::thread::Role;
 
 fn cases(file: &str) -> Vec<Object> {
-    let path = format!(
-        "{}/../../vectors/independent/{file}.json",
-        env!("CARGO_MANIFEST_DIR")
-    );
+    let path = format!("{}/../../vectors/independent/{file}.json", env!("CARGO_MANIFEST_DIR"));
     let text = std::fs::read_to_string(path).expect("the vectors");
     let cases = json::parse(&text).expect("JSON");
     let cases = cases
@@ -48,13 +45,8 @@ fn objects<'a>(object: &'a Object, name: &str) -> impl Iterator<Item = &'a Objec
 #[test]
 fn evaluation() {
     for case in cases("evaluation") {
-        let (name, given, expected) =
-            (text(&case, "name"), field(&case, "in"), field(&case, "out"));
-        evaluates(
-            name,
-            given.as_object().expect("in"),
-            expected.as_object().expect("out"),
-        );
+        let (name, given, expected) = (text(&case, "name"), field(&case, "in"), field(&case, "out"));
+        evaluates(name, given.as_object().expect("in"), expected.as_object().expect("out"));
     }
 }
 
@@ -85,8 +77,7 @@ fn evaluates(name: &str, given: &Object, expected: &Object) {
         .and_then(|step| field(step, "at").as_unsigned())
         .expect("a time");
     w.now = first - 1000;
-    w.creates_with(owner, &Value::Object(settings).to_string())
-        .ok();
+    w.creates_with(owner, &Value::Object(settings).to_string()).ok();
 
     let mut specs: BTreeMap<String, Id> = BTreeMap::new();
     let created = w.log.len();
@@ -195,10 +186,7 @@ fn receipts() {
             .map(Value::as_str)
             .collect();
         assert_eq!(
-            fails
-                .iter()
-                .map(|fail| Some(fail.as_str()))
-                .collect::<Vec<_>>(),
+            fails.iter().map(|fail| Some(fail.as_str())).collect::<Vec<_>>(),
             expected_fails,
             "{name}"
         );
@@ -209,11 +197,7 @@ fn receipts() {
             .map(Value::as_unsigned)
             .collect();
         assert_eq!(
-            verdict
-                .erased
-                .iter()
-                .map(|seq| Some(seq.get()))
-                .collect::<Vec<_>>(),
+            verdict.erased.iter().map(|seq| Some(seq.get())).collect::<Vec<_>>(),
             erased,
             "{name}"
         );
@@ -245,11 +229,7 @@ fn ranges() {
         }
         let (after, leaves) = verified.unwrap_or_else(|error| panic!("{name}: {error}"));
         let cursor = field(expected, "cursor").as_object().expect("a cursor");
-        assert_eq!(
-            Some(after.size()),
-            field(cursor, "seq").as_unsigned(),
-            "{name}"
-        );
+        assert_eq!(Some(after.size()), field(cursor, "seq").as_unsigned(), "{name}");
         assert_eq!(after.root().to_hex(), text(cursor, "root"), "{name}");
         assert_eq!(
             Ok(after.as_slice().to_vec()),
@@ -266,11 +246,7 @@ fn ranges() {
             }
         }
         let audience: Audience = "https://choir.example:8443".parse().expect("an audience");
-        for entry in range
-            .entries
-            .iter()
-            .filter(|entry| !entry.author.is_choir())
-        {
+        for entry in range.entries.iter().filter(|entry| !entry.author.is_choir()) {
             assert!(
                 entry.signature_holds(thread_id, &audience),
                 "{name}: signature of {}",

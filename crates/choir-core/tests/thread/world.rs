@@ -44,10 +44,7 @@ pub(crate) fn user(who: &str) -> UserId {
 }
 
 pub(crate) fn object(text: &str) -> Object {
-    json::parse(text)
-        .expect("JSON")
-        .into_object()
-        .expect("an object")
+    json::parse(text).expect("JSON").into_object().expect("an object")
 }
 
 /// What came of an action.
@@ -113,9 +110,7 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn new() -> Self {
         Self {
-            thread_id: "01930000-0000-7000-8000-000000000001"
-                .parse()
-                .expect("an id"),
+            thread_id: "01930000-0000-7000-8000-000000000001".parse().expect("an id"),
             state: None,
             log: Vec::new(),
             appends: Vec::new(),
@@ -131,8 +126,7 @@ impl World {
     /// A thread of Alice, with everyone named as a co-author who has joined, and Carol as a reader who hasn't.
     pub(crate) fn with(policy: &str, co_authors: &[&str]) -> Self {
         let mut w = Self::new();
-        w.creates_with(ALICE, &format!(r#"{{"policy": {policy}}}"#))
-            .ok();
+        w.creates_with(ALICE, &format!(r#"{{"policy": {policy}}}"#)).ok();
         for co_author in co_authors {
             w.adds(ALICE, co_author, Role::CoAuthor).ok();
             w.joins(co_author).ok();
@@ -236,13 +230,7 @@ impl World {
         self.adds_flagged(who, whom, role, None)
     }
 
-    pub(crate) fn adds_flagged(
-        &mut self,
-        who: &str,
-        whom: &str,
-        role: Role,
-        agent: Option<bool>,
-    ) -> Answer {
+    pub(crate) fn adds_flagged(&mut self, who: &str, whom: &str, role: Role, agent: Option<bool>) -> Answer {
         let mut payload = Object::new();
         payload.insert("user_id", user(whom).to_string());
         payload.insert("role", role.as_str());
@@ -296,13 +284,7 @@ impl World {
         self.signs_as(who, Id::from_bytes(bytes), action_type, payload)
     }
 
-    pub(crate) fn signs_as(
-        &self,
-        who: &str,
-        id: Id,
-        action_type: &str,
-        mut payload: Object,
-    ) -> SignedAction {
+    pub(crate) fn signs_as(&self, who: &str, id: Id, action_type: &str, mut payload: Object) -> SignedAction {
         let salted = !matches!(
             action_type,
             "action.withdraw_spec"
@@ -347,17 +329,8 @@ impl World {
     }
 
     /// The same, where the log was asked for less.
-    pub(crate) fn decides_with(
-        &self,
-        batch: &mut Batch,
-        who: &str,
-        action: &SignedAction,
-        lookups: Lookups,
-    ) -> Step {
-        let (audiences, agents) = (
-            [AUDIENCE.parse().expect("an audience")],
-            ["robots".to_string()],
-        );
+    pub(crate) fn decides_with(&self, batch: &mut Batch, who: &str, action: &SignedAction, lookups: Lookups) -> Step {
+        let (audiences, agents) = ([AUDIENCE.parse().expect("an audience")], ["robots".to_string()]);
         let context = Context {
             author: &user(who),
             key: &key_of(who).public(),
@@ -380,10 +353,7 @@ impl World {
             touching.map(found_of).collect::<Vec<_>>()
         };
         Lookups {
-            found: targets(action)
-                .into_iter()
-                .map(|id| (id, found(id)))
-                .collect(),
+            found: targets(action).into_iter().map(|id| (id, found(id))).collect(),
             seen_root: action.seen.and_then(|seen| self.root_at(seen.seq)),
         }
     }
@@ -437,19 +407,14 @@ impl World {
         );
         // S2.
         assert!(
-            next.members()
-                .any(|member| member.role == Role::Owner && member.joined),
+            next.members().any(|member| member.role == Role::Owner && member.joined),
             "a joined owner stays"
         );
         // L3.
         for record in &records {
             self.log.push(record.clone());
         }
-        let names: BTreeSet<_> = self
-            .log
-            .iter()
-            .map(|record| (record.id, record.kind.clone()))
-            .collect();
+        let names: BTreeSet<_> = self.log.iter().map(|record| (record.id, record.kind.clone())).collect();
         assert_eq!(names.len(), self.log.len(), "(id, kind) is unique");
         for (erased, redaction) in &facts.erase {
             let at = usize::try_from(erased.get() - 1).expect("small");
@@ -496,8 +461,7 @@ impl World {
     /// Whether somebody sees the log's entry of this number.
     pub(crate) fn sees(&self, who: &str, seq: u64) -> bool {
         let at = usize::try_from(seq - 1).expect("small");
-        self.view(who)
-            .is_some_and(|view| view.sees_record(&self.log[at]))
+        self.view(who).is_some_and(|view| view.sees_record(&self.log[at]))
     }
 
     /// The hash that decisions on a spec are bound to; for one that is closed, that of its submission.
@@ -519,10 +483,7 @@ impl World {
     /// The last append's entries, each as its kind, and of a resolution the outcome.
     pub(crate) fn last(&self) -> Vec<String> {
         let count = self.appends.last().copied().unwrap_or_default();
-        self.log[self.log.len() - count..]
-            .iter()
-            .map(describe)
-            .collect()
+        self.log[self.log.len() - count..].iter().map(describe).collect()
     }
 
     pub(crate) fn entry(&self, seq: Seq) -> &Record {
@@ -549,7 +510,5 @@ pub(crate) fn describe(record: &Record) -> String {
 }
 
 pub(crate) fn body(record: &Record) -> Option<Object> {
-    json::parse(record.body.text()?)
-        .ok()
-        .and_then(Value::into_object)
+    json::parse(record.body.text()?).ok().and_then(Value::into_object)
 }

@@ -66,8 +66,16 @@ pub fn check(directory: &Path) -> Result<Report, OpenError> {
     let directory = Directory::open(directory)?;
     let paths = directory.paths();
     let last_segment = paths.last_segment()?;
-    let mut check =
-        Check { paths, report: Report { segments: last_segment, ..Report::default() }, last: BEGINNING, threads: HashMap::new(), missing: HashMap::new() };
+    let mut check = Check {
+        paths,
+        report: Report {
+            segments: last_segment,
+            ..Report::default()
+        },
+        last: BEGINNING,
+        threads: HashMap::new(),
+        missing: HashMap::new(),
+    };
     for number in 1..=last_segment {
         check.segment(number, number == last_segment)?;
     }
@@ -99,7 +107,10 @@ impl Check<'_> {
         self.report.bytes += segment.length();
         match segment.header().map_err(reading())? {
             Ok(header) => {
-                if header.number != number || header.first_batch != self.last.batch + 1 || header.previous_crc != self.last.crc {
+                if header.number != number
+                    || header.first_batch != self.last.batch + 1
+                    || header.previous_crc != self.last.crc
+                {
                     self.damage(number, 0, "the segment does not follow on the one before it");
                 }
             }
@@ -128,7 +139,9 @@ impl Check<'_> {
                     self.damage(number, at, malformed.0);
                     // What is behind can still be read, but not be followed: anything may have been in between.
                     self.threads.values_mut().for_each(|peaks| *peaks = None);
-                    let Ok(bytes) = segment.bytes(next, u64::MAX) else { return Ok(()) };
+                    let Ok(bytes) = segment.bytes(next, u64::MAX) else {
+                        return Ok(());
+                    };
                     if let Ok(frame) = Frame::parse(bytes) {
                         at = self.frame(number, next, &frame);
                     }
@@ -142,7 +155,13 @@ impl Check<'_> {
     fn frame(&mut self, number: u32, at: u64, frame: &Frame<'_>) -> u64 {
         let end = at + u64::from(frame.header.length);
         let short = |place: u64| u32::try_from(place).unwrap_or(u32::MAX);
-        let position = Position { batch: frame.header.batch, crc: frame.header.crc, segment: number, start: short(at), end: short(end) };
+        let position = Position {
+            batch: frame.header.batch,
+            crc: frame.header.crc,
+            segment: number,
+            start: short(at),
+            end: short(end),
+        };
         self.last = position;
         self.report.batches += 1;
         for raw in &frame.items {
@@ -150,10 +169,25 @@ impl Check<'_> {
                 let offset = at + u64::from(raw.extent.offset);
                 if raw.body_holds() {
                     if Hash::of(raw.body) != record.content_hash {
-                        self.damage(number, offset, &format!("the body of entry {} of thread {thread} does not have its hash", record.seq));
+                        self.damage(
+                            number,
+                            offset,
+                            &format!(
+                                "the body of entry {} of thread {thread} does not have its hash",
+                                record.seq
+                            ),
+                        );
                     }
                 } else {
-                    self.missing.insert((thread, record.seq), Missing { segment: number, offset, batch: position.batch, zero: raw.body_is_zero() });
+                    self.missing.insert(
+                        (thread, record.seq),
+                        Missing {
+                            segment: number,
+                            offset,
+                            batch: position.batch,
+                            zero: raw.body_is_zero(),
+                        },
+                    );
                 }
             }
         }
@@ -169,7 +203,10 @@ impl Check<'_> {
                                 Some(Missing { zero: true, .. }) => self.report.erased += 1,
                                 Some(_) => self.report.unerased += 1,
                                 // A body that isn't missing is there, unless its frame was lost.
-                                None => self.report.unerased += u64::from(matches!(self.threads.get(&facts.thread), Some(Some(_)))),
+                                None => {
+                                    self.report.unerased +=
+                                        u64::from(matches!(self.threads.get(&facts.thread), Some(Some(_))))
+                                }
                             }
                         }
                     }
@@ -190,17 +227,35 @@ impl Check<'_> {
             return;
         }
         *tree = None;
-        let what = if follows { "is not in its tree as it says" } else { "does not follow on the one before it" };
-        self.damage(segment, offset, &format!("entry {} of thread {thread} {what}", record.seq));
+        let what = if follows {
+            "is not in its tree as it says"
+        } else {
+            "does not follow on the one before it"
+        };
+        self.damage(
+            segment,
+            offset,
+            &format!("entry {} of thread {thread} {what}", record.seq),
+        );
     }
 
     fn damage(&mut self, segment: u32, offset: u64, what: &str) {
-        self.report.damage.push(Damage { file: self.paths.segment(segment), offset, what: what.into() });
+        self.report.damage.push(Damage {
+            file: self.paths.segment(segment),
+            offset,
+            what: what.into(),
+        });
     }
 
     fn finish(mut self) -> Report {
         let missing = std::mem::take(&mut self.missing);
-        for ((thread, seq), Missing { segment, offset, batch, .. }) in missing {
+        for (
+            (thread, seq),
+            Missing {
+                segment, offset, batch, ..
+            },
+        ) in missing
+        {
             if batch == self.last.batch && self.report.torn.is_none() {
                 let start = u64::from(self.last.start);
                 self.report.torn = Some((self.paths.segment(segment), start));
@@ -208,7 +263,9 @@ impl Check<'_> {
                 self.damage(segment, offset, &format!("the body of entry {seq} of thread {thread} is not the one that was appended, and nothing erased it"));
             }
         }
-        self.report.damage.sort_by(|a, b| (&a.file, a.offset).cmp(&(&b.file, b.offset)));
+        self.report
+            .damage
+            .sort_by(|a, b| (&a.file, a.offset).cmp(&(&b.file, b.offset)));
         self.report.threads = self.threads.len() as u64;
         self.report
     }

@@ -50,13 +50,20 @@ impl Directory {
     pub(crate) fn open(path: &Path) -> Result<Self, OpenError> {
         let format = path.join(FORMAT);
         if !format.is_file() {
-            return Err(OpenError::NotALog { file: format, what: "does not exist".into() });
+            return Err(OpenError::NotALog {
+                file: format,
+                what: "does not exist".into(),
+            });
         }
         Self::held(path, lock(path)?)
     }
 
     fn held(path: &Path, lock: File) -> Result<Self, OpenError> {
-        Ok(Self { paths: Paths(path.into()), log_id: read_format(path)?, _lock: lock })
+        Ok(Self {
+            paths: Paths(path.into()),
+            log_id: read_format(path)?,
+            _lock: lock,
+        })
     }
 
     /// Gives the history another name, as a restored backup must have (G1r).
@@ -103,7 +110,10 @@ impl Paths {
         let mut numbers = Vec::new();
         for entry in fs::read_dir(&directory).map_err(io_error(&directory, "list"))? {
             let name = entry.map_err(io_error(&directory, "list"))?.file_name();
-            let number = name.to_str().and_then(|name| name.strip_suffix(".log")).filter(|digits| digits.len() == 10);
+            let number = name
+                .to_str()
+                .and_then(|name| name.strip_suffix(".log"))
+                .filter(|digits| digits.len() == 10);
             // What others have left here is none of the log's.
             if let Some(number) = number.and_then(|digits| digits.parse::<u32>().ok()) {
                 numbers.push(number);
@@ -112,7 +122,11 @@ impl Paths {
         numbers.sort_unstable();
         for (expected, number) in (1..).zip(&numbers) {
             if expected != *number {
-                return Err(OpenError::Corrupt { file: self.segment(expected), offset: 0, what: "this segment is missing, and later ones are there".into() });
+                return Err(OpenError::Corrupt {
+                    file: self.segment(expected),
+                    offset: 0,
+                    what: "this segment is missing, and later ones are there".into(),
+                });
             }
         }
         Ok(numbers.last().copied().unwrap_or_default())
@@ -136,14 +150,20 @@ fn refuse_foreign(path: &Path) -> Result<(), OpenError> {
         let entry = entry.map_err(io_error(path, "list"))?;
         let ours = match entry.file_name().to_str() {
             Some(LOCK | FORMAT_NEW) => true,
-            Some(SEGMENTS) => fs::read_dir(entry.path()).map_err(io_error(path, "list"))?.next().is_none(),
+            Some(SEGMENTS) => fs::read_dir(entry.path())
+                .map_err(io_error(path, "list"))?
+                .next()
+                .is_none(),
             // What file systems put into their root.
             Some("lost+found") => true,
             _ => false,
         };
         if !ours {
             let what = "stands in a directory that holds no log (there is no file `format`)".into();
-            return Err(OpenError::NotALog { file: entry.path(), what });
+            return Err(OpenError::NotALog {
+                file: entry.path(),
+                what,
+            });
         }
     }
     Ok(())
@@ -151,17 +171,30 @@ fn refuse_foreign(path: &Path) -> Result<(), OpenError> {
 
 fn lock(path: &Path) -> Result<File, OpenError> {
     let file = path.join(LOCK);
-    let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&file).map_err(io_error(&file, "open"))?;
+    let lock = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&file)
+        .map_err(io_error(&file, "open"))?;
     match lock.try_lock() {
         Ok(()) => Ok(lock),
         Err(TryLockError::WouldBlock) => Err(OpenError::Locked { directory: path.into() }),
-        Err(TryLockError::Error(source)) => Err(OpenError::Io { file, doing: "lock", source }),
+        Err(TryLockError::Error(source)) => Err(OpenError::Io {
+            file,
+            doing: "lock",
+            source,
+        }),
     }
 }
 
 fn new_log_id(file: &Path) -> Result<LogId, OpenError> {
     let mut random = [0; 10];
-    getrandom::fill(&mut random).map_err(|error| OpenError::Io { file: file.into(), doing: "draw random bytes for", source: io::Error::other(error) })?;
+    getrandom::fill(&mut random).map_err(|error| OpenError::Io {
+        file: file.into(),
+        doing: "draw random bytes for",
+        source: io::Error::other(error),
+    })?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Ok(LogId::v7(u64::try_from(now.as_millis()).unwrap_or_default(), random))
 }
@@ -187,17 +220,37 @@ fn read_format(path: &Path) -> Result<LogId, OpenError> {
     let file = path.join(FORMAT);
     let text = fs::read_to_string(&file).map_err(io_error(&file, "read"))?;
     let mut lines = text.lines();
-    let wrong = || OpenError::NotALog { file: file.clone(), what: "is not the description of a log".into() };
+    let wrong = || OpenError::NotALog {
+        file: file.clone(),
+        what: "is not the description of a log".into(),
+    };
     if lines.next() != Some("choir log") {
         return Err(wrong());
     }
-    let version: u32 = lines.next().and_then(|line| line.strip_prefix("format ")).and_then(|number| number.parse().ok()).ok_or_else(wrong)?;
+    let version: u32 = lines
+        .next()
+        .and_then(|line| line.strip_prefix("format "))
+        .and_then(|number| number.parse().ok())
+        .ok_or_else(wrong)?;
     if version > VERSION {
-        return Err(OpenError::Newer { directory: path.into(), found: version, known: VERSION });
+        return Err(OpenError::Newer {
+            directory: path.into(),
+            found: version,
+            known: VERSION,
+        });
     }
-    let log_id = lines.next().and_then(|line| line.strip_prefix("log_id ")).and_then(|id| id.parse().ok());
-    let crc = lines.next().and_then(|line| line.strip_prefix("crc32c ")).and_then(|crc| u32::from_str_radix(crc, 16).ok());
-    let described = text.rfind("crc32c ").and_then(|end| text.get(..end)).map(|text| crc32c::crc32c(text.as_bytes()));
+    let log_id = lines
+        .next()
+        .and_then(|line| line.strip_prefix("log_id "))
+        .and_then(|id| id.parse().ok());
+    let crc = lines
+        .next()
+        .and_then(|line| line.strip_prefix("crc32c "))
+        .and_then(|crc| u32::from_str_radix(crc, 16).ok());
+    let described = text
+        .rfind("crc32c ")
+        .and_then(|end| text.get(..end))
+        .map(|text| crc32c::crc32c(text.as_bytes()));
     match (log_id, lines.next()) {
         (Some(log_id), None) if version == VERSION && crc.is_some() && crc == described => Ok(log_id),
         _ => Err(wrong()),

@@ -86,7 +86,10 @@ pub struct SystemDisk;
 impl Disk for SystemDisk {
     fn open(&self, path: &Path, access: Access) -> io::Result<Box<dyn DiskFile>> {
         let mut options = OpenOptions::new();
-        options.read(true).write(access != Access::Read).create_new(access == Access::Create);
+        options
+            .read(true)
+            .write(access != Access::Read)
+            .create_new(access == Access::Create);
         Ok(Box::new(options.open(path)?))
     }
 

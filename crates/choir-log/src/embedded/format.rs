@@ -146,8 +146,13 @@ impl SegmentHeader {
     pub(crate) fn to_bytes(self) -> [u8; SEGMENT_HEADER] {
         let mut bytes = [0; SEGMENT_HEADER];
         let mut at = 0;
-        for part in [&SEGMENT_MAGIC[..], &VERSION.to_le_bytes(), &self.number.to_le_bytes(), &self.first_batch.to_le_bytes(), &self.previous_crc.to_le_bytes()]
-        {
+        for part in [
+            &SEGMENT_MAGIC[..],
+            &VERSION.to_le_bytes(),
+            &self.number.to_le_bytes(),
+            &self.first_batch.to_le_bytes(),
+            &self.previous_crc.to_le_bytes(),
+        ] {
             put_at(&mut bytes, at, part);
             at += part.len();
         }
@@ -161,10 +166,17 @@ impl SegmentHeader {
         let header = (|| {
             let magic = fields.array::<8>()?;
             let version = fields.u32()?;
-            let header = Self { number: fields.u32()?, first_batch: fields.u64()?, previous_crc: fields.u32()? };
+            let header = Self {
+                number: fields.u32()?,
+                first_batch: fields.u64()?,
+                previous_crc: fields.u32()?,
+            };
             let zero = fields.array::<16>()?;
             let crc = fields.u32()?;
-            let holds = magic == SEGMENT_MAGIC && version == VERSION && zero == [0; 16] && crc == crc32c::crc32c(slice(bytes, 0, 44));
+            let holds = magic == SEGMENT_MAGIC
+                && version == VERSION
+                && zero == [0; 16]
+                && crc == crc32c::crc32c(slice(bytes, 0, 44));
             holds.then_some(header)
         })();
         header.ok_or(Malformed("the segment's header does not hold"))
@@ -189,7 +201,13 @@ impl FrameHeader {
             let (length, batch, previous_crc, count) = (fields.u32()?, fields.u64()?, fields.u32()?, fields.u32()?);
             let (zero, crc) = (fields.u32()?, fields.u32()?);
             let possible = count > 0 && length as usize >= FRAME_HEADER + ITEM_HEADER && zero == 0;
-            (magic == FRAME_MAGIC && possible).then_some(Self { length, batch, previous_crc, count, crc })
+            (magic == FRAME_MAGIC && possible).then_some(Self {
+                length,
+                batch,
+                previous_crc,
+                count,
+                crc,
+            })
         })();
         header.ok_or(Malformed("no frame begins here"))
     }
@@ -222,7 +240,10 @@ impl Extent {
 
     /// As counted from where `base` is 0.
     pub(crate) fn from(self, base: u32) -> Option<Self> {
-        Some(Self { offset: self.offset.checked_add(base)?, ..self })
+        Some(Self {
+            offset: self.offset.checked_add(base)?,
+            ..self
+        })
     }
 }
 
@@ -262,24 +283,44 @@ impl<'a> RawItem<'a> {
     /// Reads an item that begins at `offset` of `bytes`, and checks its header and head. The extent counts from the beginning of `bytes`.
     pub(crate) fn parse(bytes: &'a [u8], offset: usize) -> Result<Self, Malformed> {
         let (item, rest) = Self::parse_head(bytes, offset)?;
-        let body = rest.get(..item.extent.body_bytes as usize).ok_or(Malformed("an item's body is cut off"))?;
+        let body = rest
+            .get(..item.extent.body_bytes as usize)
+            .ok_or(Malformed("an item's body is cut off"))?;
         Ok(Self { body, ..item })
     }
 
     /// The same without the body, whose bytes may be missing. Also what follows on the head.
     pub(crate) fn parse_head(bytes: &'a [u8], offset: usize) -> Result<(Self, &'a [u8]), Malformed> {
-        let header = bytes.get(offset..).and_then(|rest| rest.get(..ITEM_HEADER)).ok_or(Malformed("an item is cut off"))?;
+        let header = bytes
+            .get(offset..)
+            .and_then(|rest| rest.get(..ITEM_HEADER))
+            .ok_or(Malformed("an item is cut off"))?;
         let mut fields = Fields(header);
         let (kind, zero) = (fields.u8().unwrap_or_default(), fields.array::<3>().unwrap_or_default());
         let mut number = || fields.u32().unwrap_or_default();
         let (head_bytes, body_bytes, body_crc, head_crc) = (number(), number(), number(), number());
-        let extent = Extent { offset: u32::try_from(offset).map_err(|_| Malformed("an item lies too far"))?, head_bytes, body_bytes };
+        let extent = Extent {
+            offset: u32::try_from(offset).map_err(|_| Malformed("an item lies too far"))?,
+            head_bytes,
+            body_bytes,
+        };
         let rest = bytes.get(offset + ITEM_HEADER..).unwrap_or_default();
-        let (head, rest) = rest.split_at_checked(head_bytes as usize).ok_or(Malformed("an item's head is cut off"))?;
+        let (head, rest) = rest
+            .split_at_checked(head_bytes as usize)
+            .ok_or(Malformed("an item's head is cut off"))?;
         if zero != [0; 3] || crc32c::crc32c_append(crc32c::crc32c(slice(header, 0, 16)), head) != head_crc {
             return Err(Malformed("the CRC of an item's head does not hold"));
         }
-        Ok((Self { kind, extent, head, body: &[], body_crc }, rest))
+        Ok((
+            Self {
+                kind,
+                extent,
+                head,
+                body: &[],
+                body_crc,
+            },
+            rest,
+        ))
     }
 
     pub(crate) fn decode(&self) -> Result<Item<'a>, Malformed> {
@@ -315,7 +356,9 @@ impl<'a> Frame<'a> {
     /// Reads the frame that `bytes` begins with, and checks all but bodies. Extents count from the beginning of the frame.
     pub(crate) fn parse(bytes: &'a [u8]) -> Result<Self, Malformed> {
         let header = FrameHeader::parse(bytes)?;
-        let bytes = bytes.get(..header.length as usize).ok_or(Malformed("a frame is cut off"))?;
+        let bytes = bytes
+            .get(..header.length as usize)
+            .ok_or(Malformed("a frame is cut off"))?;
         let mut crc = crc32c::crc32c(slice(bytes, 0, 28));
         let mut at = FRAME_HEADER;
         let mut items = Vec::new();
@@ -344,7 +387,10 @@ impl FrameBuilder {
     pub(crate) fn new(mut buffer: Vec<u8>) -> Self {
         buffer.clear();
         buffer.resize(FRAME_HEADER, 0);
-        Self { bytes: buffer, items: Vec::new() }
+        Self {
+            bytes: buffer,
+            items: Vec::new(),
+        }
     }
 
     /// A place to go back to.
@@ -360,12 +406,22 @@ impl FrameBuilder {
 
     /// Adds a record. None where the frame would become longer than its length field can say; then it must be taken back.
     pub(crate) fn record(&mut self, thread: ThreadId, record: &Record) -> Option<Extent> {
-        self.item(RECORD, record.body.text().unwrap_or_default().as_bytes(), |out| encode_record(out, thread, record))
+        self.item(RECORD, record.body.text().unwrap_or_default().as_bytes(), |out| {
+            encode_record(out, thread, record)
+        })
     }
 
     /// Adds an append's facts, behind its records.
-    pub(crate) fn facts(&mut self, thread: ThreadId, last: Seq, facts: &Facts, awaiting_as_before: bool) -> Option<Extent> {
-        self.item(FACTS, &[], |out| encode_facts(out, thread, last, facts, awaiting_as_before))
+    pub(crate) fn facts(
+        &mut self,
+        thread: ThreadId,
+        last: Seq,
+        facts: &Facts,
+        awaiting_as_before: bool,
+    ) -> Option<Extent> {
+        self.item(FACTS, &[], |out| {
+            encode_facts(out, thread, last, facts, awaiting_as_before)
+        })
     }
 
     /// Adds a record beside the threads.
@@ -385,7 +441,11 @@ impl FrameBuilder {
     /// Erases the body of a record that was added: it is never written.
     pub(crate) fn erase(&mut self, extent: Extent) {
         let body = usize::try_from(extent.body_offset()).unwrap_or(usize::MAX);
-        if let Some(body) = self.bytes.get_mut(body..).and_then(|rest| rest.get_mut(..extent.body_bytes as usize)) {
+        if let Some(body) = self
+            .bytes
+            .get_mut(body..)
+            .and_then(|rest| rest.get_mut(..extent.body_bytes as usize))
+        {
             body.fill(0);
         }
     }
@@ -395,7 +455,11 @@ impl FrameBuilder {
         self.bytes.resize(at + ITEM_HEADER, 0);
         write_head(&mut self.bytes);
         let head_bytes = u32::try_from(self.bytes.len() - at - ITEM_HEADER).ok()?;
-        let extent = Extent { offset: u32::try_from(at).ok()?, head_bytes, body_bytes: u32::try_from(body.len()).ok()? };
+        let extent = Extent {
+            offset: u32::try_from(at).ok()?,
+            head_bytes,
+            body_bytes: u32::try_from(body.len()).ok()?,
+        };
         self.bytes.extend_from_slice(body);
         u32::try_from(self.bytes.len()).ok()?;
 
@@ -441,7 +505,10 @@ fn encode_record(out: &mut Vec<u8>, thread: ThreadId, record: &Record) {
         record.about.is_some(),
         record.spec_author.is_some(),
     ];
-    let bits = bits.iter().enumerate().fold(0_u8, |bits, (at, set)| bits | (u8::from(*set) << at));
+    let bits = bits
+        .iter()
+        .enumerate()
+        .fold(0_u8, |bits, (at, set)| bits | (u8::from(*set) << at));
     let author = record.author.as_str().as_bytes();
     out.extend_from_slice(thread.as_bytes());
     out.extend_from_slice(&record.seq.get().to_le_bytes());
@@ -451,7 +518,12 @@ fn encode_record(out: &mut Vec<u8>, thread: ThreadId, record: &Record) {
     out.extend_from_slice(record.content_hash.as_bytes());
     out.extend_from_slice(record.root.as_bytes());
     // A user id has at most 255 bytes (C3), a tree of at most 2^53 leaves at most 54 nodes for one of them.
-    out.extend_from_slice(&[kind_code(&record.kind), bits, u8::try_from(record.nodes.len()).unwrap_or(u8::MAX), u8::try_from(author.len()).unwrap_or(u8::MAX)]);
+    out.extend_from_slice(&[
+        kind_code(&record.kind),
+        bits,
+        u8::try_from(record.nodes.len()).unwrap_or(u8::MAX),
+        u8::try_from(author.len()).unwrap_or(u8::MAX),
+    ]);
     out.extend_from_slice(author);
     for node in &record.nodes {
         out.extend_from_slice(node.as_bytes());
@@ -493,27 +565,75 @@ fn decode_record(head: &[u8]) -> Option<(ThreadId, Record)> {
     let (seq, id, timestamp) = (fields.seq()?, Id::from_bytes(fields.array()?), fields.time()?);
     let (messages, content_hash, root) = (fields.u64()?, fields.hash()?, fields.hash()?);
     let (kind, bits, node_count, author_bytes) = (fields.u8()?, fields.u8()?, fields.u8()?, fields.u8()?);
-    let author = std::str::from_utf8(fields.take(usize::from(author_bytes))?).ok()?.parse().ok()?;
+    let author = std::str::from_utf8(fields.take(usize::from(author_bytes))?)
+        .ok()?
+        .parse()
+        .ok()?;
     let nodes = (0..node_count).map(|_| fields.hash()).collect::<Option<Vec<_>>>()?;
-    let kind = if kind == OTHER_KIND { Kind::Other(fields.text()?.into()) } else { kind_of_code(kind)? };
+    let kind = if kind == OTHER_KIND {
+        Kind::Other(fields.text()?.into())
+    } else {
+        kind_of_code(kind)?
+    };
     let bit = |at: u8| bits & (1 << at) != 0;
     let proof = if bit(0) {
         Some(Proof {
             sent_at: fields.time()?,
             sig: Signature::from_bytes(fields.array()?),
-            seen: if bit(1) { Some(Cursor { seq: fields.seq()?, root: fields.hash()? }) } else { None },
-            key: if bit(2) { Some(PublicKey::from_bytes(fields.array()?)) } else { None },
-            audience: if bit(3) { Some(fields.text()?.parse().ok()?) } else { None },
-            id: if bit(4) { Some(Id::from_bytes(fields.array()?)) } else { None },
+            seen: if bit(1) {
+                Some(Cursor {
+                    seq: fields.seq()?,
+                    root: fields.hash()?,
+                })
+            } else {
+                None
+            },
+            key: if bit(2) {
+                Some(PublicKey::from_bytes(fields.array()?))
+            } else {
+                None
+            },
+            audience: if bit(3) {
+                Some(fields.text()?.parse().ok()?)
+            } else {
+                None
+            },
+            id: if bit(4) {
+                Some(Id::from_bytes(fields.array()?))
+            } else {
+                None
+            },
             action_type: if bit(5) { Some(fields.text()?.into()) } else { None },
         })
     } else {
         None
     };
-    let about = if bit(6) { Some(Id::from_bytes(fields.array()?)) } else { None };
-    let spec_author = if bit(7) { Some(fields.text()?.parse().ok()?) } else { None };
+    let about = if bit(6) {
+        Some(Id::from_bytes(fields.array()?))
+    } else {
+        None
+    };
+    let spec_author = if bit(7) {
+        Some(fields.text()?.parse().ok()?)
+    } else {
+        None
+    };
     let body = Body::Erased(Seq::ZERO);
-    let record = Record { seq, id, kind, author, timestamp, content_hash, proof, body, root, nodes, messages, about, spec_author };
+    let record = Record {
+        seq,
+        id,
+        kind,
+        author,
+        timestamp,
+        content_hash,
+        proof,
+        body,
+        root,
+        nodes,
+        messages,
+        about,
+        spec_author,
+    };
     fields.0.is_empty().then_some((thread, record))
 }
 
@@ -542,8 +662,12 @@ fn encode_facts(out: &mut Vec<u8>, thread: ThreadId, last: Seq, facts: &Facts, a
 fn decode_facts(head: &[u8]) -> Option<StoredFacts> {
     let mut fields = Fields(head);
     let (thread, last) = (ThreadId::from_bytes(fields.array()?), fields.seq()?);
-    let erase = (0..fields.u32()?).map(|_| Some((fields.seq()?, fields.seq()?))).collect::<Option<_>>()?;
-    let members = (0..fields.u32()?).map(|_| Some((fields.user()?, member_of_bytes(fields.array()?)?))).collect::<Option<_>>()?;
+    let erase = (0..fields.u32()?)
+        .map(|_| Some((fields.seq()?, fields.seq()?)))
+        .collect::<Option<_>>()?;
+    let members = (0..fields.u32()?)
+        .map(|_| Some((fields.user()?, member_of_bytes(fields.array()?)?)))
+        .collect::<Option<_>>()?;
     let mut summary = fields.summary()?;
     let awaiting_as_before = match fields.u8()? {
         0 => true,
@@ -553,7 +677,14 @@ fn decode_facts(head: &[u8]) -> Option<StoredFacts> {
         }
         _ => return None,
     };
-    fields.0.is_empty().then_some(StoredFacts { thread, last, erase, members, summary, awaiting_as_before })
+    fields.0.is_empty().then_some(StoredFacts {
+        thread,
+        last,
+        erase,
+        members,
+        summary,
+        awaiting_as_before,
+    })
 }
 
 fn decode_put(head: &[u8]) -> Option<(&[u8], &[u8])> {
@@ -565,7 +696,10 @@ fn decode_put(head: &[u8]) -> Option<(&[u8], &[u8])> {
 
 /// A kind as one byte, or that its text follows.
 pub(crate) fn kind_code(kind: &Kind) -> u8 {
-    let known = Kind::KNOWN.iter().position(|known| known == kind).and_then(|at| u8::try_from(at + 1).ok());
+    let known = Kind::KNOWN
+        .iter()
+        .position(|known| known == kind)
+        .and_then(|at| u8::try_from(at + 1).ok());
     known.unwrap_or(OTHER_KIND)
 }
 
@@ -576,7 +710,9 @@ pub(crate) fn kind_of_code(code: u8) -> Option<Kind> {
 
 /// A member's row as two bytes.
 pub(crate) fn member_bytes(row: Option<MemberFact>) -> [u8; 2] {
-    let Some(MemberFact { role, joined }) = row else { return [0, 0] };
+    let Some(MemberFact { role, joined }) = row else {
+        return [0, 0];
+    };
     let role = match role {
         Role::Reader => 1,
         Role::CoAuthor => 2,
@@ -731,7 +867,16 @@ mod tests {
         chain.entry(Kind::Other("reaction_set".into()), id, Some(id), "later");
         let mut facts = chain.facts();
         facts.erase = vec![(Seq::saturating(2), Seq::saturating(4))];
-        facts.members = vec![(sample_user(1), Some(MemberFact { role: Role::CoAuthor, joined: true })), (sample_user(2), None)];
+        facts.members = vec![
+            (
+                sample_user(1),
+                Some(MemberFact {
+                    role: Role::CoAuthor,
+                    joined: true,
+                }),
+            ),
+            (sample_user(2), None),
+        ];
         facts.summary.due = Timestamp::new(77);
         facts.summary.awaiting = vec![(sample_user(3), 2)];
         (chain, facts)
@@ -753,19 +898,46 @@ mod tests {
         let (chain, facts) = sample();
         let bytes = frame(&chain, &facts);
         let parsed = Frame::parse(&bytes).unwrap();
-        assert_eq!((parsed.header.batch, parsed.header.previous_crc, parsed.header.length as usize), (5, 77, bytes.len()));
+        assert_eq!(
+            (
+                parsed.header.batch,
+                parsed.header.previous_crc,
+                parsed.header.length as usize
+            ),
+            (5, 77, bytes.len())
+        );
         let (records, others) = parsed.items.split_at(chain.records.len());
         for (item, expected) in records.iter().zip(&chain.records) {
-            let Item::Record(thread, record) = item.decode().unwrap() else { panic!("a record") };
+            let Item::Record(thread, record) = item.decode().unwrap() else {
+                panic!("a record")
+            };
             assert_eq!(thread, sample_thread(1));
             assert!(item.body_holds() && !item.body_is_zero());
             assert_eq!(Some(item.body), expected.body.text().map(str::as_bytes));
-            assert_eq!(*record, Record { body: Body::Erased(Seq::ZERO), ..expected.clone() });
+            assert_eq!(
+                *record,
+                Record {
+                    body: Body::Erased(Seq::ZERO),
+                    ..expected.clone()
+                }
+            );
         }
         let others: Vec<_> = others.iter().map(|item| item.decode().unwrap()).collect();
-        let [Item::Facts(stored), Item::Put(b"key", b"value"), Item::Seal] = &others[..] else { panic!("{others:?}") };
-        assert_eq!((stored.thread, stored.last, stored.awaiting_as_before), (sample_thread(1), chain.seq(), false));
-        assert_eq!(Facts { erase: stored.erase.clone(), members: stored.members.clone(), summary: stored.summary.clone() }, facts);
+        let [Item::Facts(stored), Item::Put(b"key", b"value"), Item::Seal] = &others[..] else {
+            panic!("{others:?}")
+        };
+        assert_eq!(
+            (stored.thread, stored.last, stored.awaiting_as_before),
+            (sample_thread(1), chain.seq(), false)
+        );
+        assert_eq!(
+            Facts {
+                erase: stored.erase.clone(),
+                members: stored.members.clone(),
+                summary: stored.summary.clone()
+            },
+            facts
+        );
     }
 
     #[test]
@@ -801,7 +973,9 @@ mod tests {
         let (bytes, _) = builder.finish(1, 0);
         let parsed = Frame::parse(&bytes).unwrap();
         assert!(parsed.items[0].body_is_zero() && !parsed.items[0].body_holds());
-        let Item::Facts(stored) = parsed.items[1].decode().unwrap() else { panic!("facts") };
+        let Item::Facts(stored) = parsed.items[1].decode().unwrap() else {
+            panic!("facts")
+        };
         assert!(stored.awaiting_as_before && stored.summary.awaiting.is_empty());
     }
 
@@ -811,7 +985,10 @@ mod tests {
         let bytes = frame(&chain, &facts);
         for item in Frame::parse(&bytes).unwrap().items {
             for length in 0..item.head.len() {
-                let cut = RawItem { head: &item.head[..length], ..item };
+                let cut = RawItem {
+                    head: &item.head[..length],
+                    ..item
+                };
                 // A put's value is whatever is left.
                 assert!(item.kind == PUT || cut.decode().is_err(), "{length} bytes of {item:?}");
             }
@@ -827,7 +1004,11 @@ mod tests {
 
     #[test]
     fn a_segments_header_is_checked_whole() {
-        let header = SegmentHeader { number: 3, first_batch: 99, previous_crc: 5 };
+        let header = SegmentHeader {
+            number: 3,
+            first_batch: 99,
+            previous_crc: 5,
+        };
         let good = header.to_bytes();
         assert_eq!(SegmentHeader::parse(&good), Ok(header));
         for at in 0..good.len() {

@@ -27,7 +27,9 @@ use choir_protocol::ids::{Cursor, Id, Seq, ThreadId, Timestamp, UserId};
 use choir_protocol::thread::Visibility;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable, Snapshot, UserValue};
 
-use super::format::{Extent, Fields, StoredFacts, kind_code, kind_of_code, member_bytes, member_of_bytes, put_awaiting, put_summary};
+use super::format::{
+    Extent, Fields, StoredFacts, kind_code, kind_of_code, member_bytes, member_of_bytes, put_awaiting, put_summary,
+};
 use crate::listing::{Page, Place};
 use crate::{Head, MAX_ROWS, ReadError, ThreadPage, ThreadRow};
 
@@ -81,9 +83,15 @@ pub(crate) struct IdRow {
 impl IdRow {
     /// The rows that an entry makes, each with the id that it is found by.
     pub(crate) fn of(record: &Record) -> impl Iterator<Item = (Id, Self)> {
-        let row = |bears| Self { seq: record.seq, kind: record.kind.clone(), bears };
+        let row = |bears| Self {
+            seq: record.seq,
+            kind: record.kind.clone(),
+            bears,
+        };
         let about = record.about.filter(|about| *about != record.id);
-        [Some((record.id, row(true))), about.map(|about| (about, row(false)))].into_iter().flatten()
+        [Some((record.id, row(true))), about.map(|about| (about, row(false)))]
+            .into_iter()
+            .flatten()
     }
 }
 
@@ -99,8 +107,14 @@ pub(crate) struct Committed {
 /// One thing that was made durable.
 #[derive(Debug)]
 pub(crate) enum Change {
-    Append { records: Vec<(Arc<Record>, Location)>, facts: StoredFacts },
-    Put { key: Vec<u8>, value: Vec<u8> },
+    Append {
+        records: Vec<(Arc<Record>, Location)>,
+        facts: StoredFacts,
+    },
+    Put {
+        key: Vec<u8>,
+        value: Vec<u8>,
+    },
 }
 
 /// The index contradicts itself, or fjall failed.
@@ -130,7 +144,10 @@ pub(crate) struct Index {
 impl Index {
     /// Opens the index in a directory of its own, or makes an empty one there.
     pub(crate) fn open(path: &Path, cache_bytes: u64) -> Result<Self> {
-        let database = Database::builder(path).cache_size(cache_bytes).worker_threads(2).open()?;
+        let database = Database::builder(path)
+            .cache_size(cache_bytes)
+            .worker_threads(2)
+            .open()?;
         let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);
         let rows = database.keyspace("rows", options)?;
         Ok(Self { database, rows })
@@ -138,27 +155,46 @@ impl Index {
 
     /// How far it has come; none where it is empty.
     pub(crate) fn position(&self) -> Result<Option<Position>> {
-        let Some(value) = self.rows.get(POSITION)? else { return Ok(None) };
+        let Some(value) = self.rows.get(POSITION)? else {
+            return Ok(None);
+        };
         let mut fields = Fields(&value);
         let position = (|| {
             let version = fields.u32()?;
-            let position = Position { batch: fields.u64()?, crc: fields.u32()?, segment: fields.u32()?, start: fields.u32()?, end: fields.u32()? };
+            let position = Position {
+                batch: fields.u64()?,
+                crc: fields.u32()?,
+                segment: fields.u32()?,
+                start: fields.u32()?,
+                end: fields.u32()?,
+            };
             (version == INDEX_VERSION).then_some(position)
         })();
-        position.map(Some).ok_or_else(|| IndexError("it is of another version".into()))
+        position
+            .map(Some)
+            .ok_or_else(|| IndexError("it is of another version".into()))
     }
 
     /// Takes up what was made durable, all or nothing.
     pub(crate) fn take_up(&self, committed: &[Arc<Committed>]) -> Result<()> {
         let Some(last) = committed.last() else { return Ok(()) };
-        let mut rows = Rows { index: self, changed: HashMap::new() };
+        let mut rows = Rows {
+            index: self,
+            changed: HashMap::new(),
+        };
         for change in committed.iter().flat_map(|committed| &committed.changes) {
             match change {
                 Change::Append { records, facts } => rows.append(records, facts)?,
                 Change::Put { key, value } => rows.set(put_key(key), value.clone()),
             }
         }
-        let Position { batch, crc, segment, start, end } = last.position;
+        let Position {
+            batch,
+            crc,
+            segment,
+            start,
+            end,
+        } = last.position;
         let mut position = INDEX_VERSION.to_le_bytes().to_vec();
         position.extend_from_slice(&batch.to_le_bytes());
         for part in [crc, segment, start, end] {
@@ -175,7 +211,10 @@ impl Index {
     }
 
     pub(crate) fn entry(&self, thread: ThreadId, seq: Seq) -> Result<Option<EntryRow>> {
-        self.rows.get(entry_key(thread, seq))?.map(|value| parse_entry(&value)).transpose()
+        self.rows
+            .get(entry_key(thread, seq))?
+            .map(|value| parse_entry(&value))
+            .transpose()
     }
 
     /// The rows of a run that begins at `from`; fewer than asked for only where the thread has no more.
@@ -204,7 +243,9 @@ impl Index {
 
     /// The entries that bear the id or are about it, in order.
     pub(crate) fn ids(&self, thread: ThreadId, id: Id) -> Result<Vec<IdRow>> {
-        let Some(value) = self.rows.get(id_key(thread, id))? else { return Ok(Vec::new()) };
+        let Some(value) = self.rows.get(id_key(thread, id))? else {
+            return Ok(Vec::new());
+        };
         let (first, more) = parse_id(&value)?;
         let mut found = vec![first];
         if more {
@@ -232,10 +273,16 @@ impl Index {
         let (places, next) = page.finish();
         let rows = places.into_iter().map(|place| {
             let thread = place.thread();
-            let member = snapshot.get(&self.rows, member_key(user, thread))?.map(|value| parse_member(&value)).transpose()?;
+            let member = snapshot
+                .get(&self.rows, member_key(user, thread))?
+                .map(|value| parse_member(&value))
+                .transpose()?;
             self.row(&snapshot, thread, member)
         });
-        Ok(ThreadPage { rows: rows.collect::<Result<_>>()?, next })
+        Ok(ThreadPage {
+            rows: rows.collect::<Result<_>>()?,
+            next,
+        })
     }
 
     pub(crate) fn public_threads(&self, after: Option<Place>, limit: usize) -> Result<ThreadPage> {
@@ -250,20 +297,38 @@ impl Index {
         for row in snapshot.range(&self.rows, from..vec![b'p' + 1]).take(limit + 1) {
             let key = row.key()?;
             let mut fields = Fields(key.get(1..).unwrap_or_default());
-            let activity = fields.array().map(|bytes| !u64::from_be_bytes(bytes)).and_then(Timestamp::new);
+            let activity = fields
+                .array()
+                .map(|bytes| !u64::from_be_bytes(bytes))
+                .and_then(Timestamp::new);
             let place = activity.zip(fields.array().map(ThreadId::from_bytes));
-            places.push(place.map(|(activity, thread)| Place::new(activity, thread)).ok_or_else(|| malformed("a public thread"))?);
+            places.push(
+                place
+                    .map(|(activity, thread)| Place::new(activity, thread))
+                    .ok_or_else(|| malformed("a public thread"))?,
+            );
         }
         let more = places.len() > limit;
         places.truncate(limit);
         let next = places.last().filter(|_| more).map(|last| last.to_next());
-        let rows = places.into_iter().map(|place| self.row(&snapshot, place.thread(), None));
-        Ok(ThreadPage { rows: rows.collect::<Result<_>>()?, next })
+        let rows = places
+            .into_iter()
+            .map(|place| self.row(&snapshot, place.thread(), None));
+        Ok(ThreadPage {
+            rows: rows.collect::<Result<_>>()?,
+            next,
+        })
     }
 
     fn row(&self, snapshot: &Snapshot, thread: ThreadId, member: Option<MemberFact>) -> Result<ThreadRow> {
-        let head = head_in(snapshot, &self.rows, thread)?.ok_or_else(|| IndexError(format!("thread {thread} is listed and has no head")))?;
-        Ok(ThreadRow { thread, head: head.head.cursor.seq, summary: Arc::unwrap_or_clone(head.summary), member })
+        let head = head_in(snapshot, &self.rows, thread)?
+            .ok_or_else(|| IndexError(format!("thread {thread} is listed and has no head")))?;
+        Ok(ThreadRow {
+            thread,
+            head: head.head.cursor.seq,
+            summary: Arc::unwrap_or_clone(head.summary),
+            member,
+        })
     }
 
     pub(crate) fn joined_threads(&self, user: &UserId, after: Option<ThreadId>, limit: usize) -> Result<Vec<ThreadId>> {
@@ -273,7 +338,10 @@ impl Index {
             from.push(0);
         }
         let mut joined = Vec::new();
-        for row in self.rows.range(from..=member_key(user, ThreadId::from_bytes([0xff; 16]))) {
+        for row in self
+            .rows
+            .range(from..=member_key(user, ThreadId::from_bytes([0xff; 16])))
+        {
             let (key, value) = row.into_inner()?;
             if parse_member(&value)?.joined {
                 joined.push(thread_behind(&key, prefix.len())?);
@@ -287,14 +355,21 @@ impl Index {
 
     pub(crate) fn due(&self, before: Timestamp, limit: usize) -> Result<Vec<ThreadId>> {
         let range = vec![b'd']..=due_key(before, ThreadId::from_bytes([0xff; 16]));
-        self.rows.range(range).take(limit.clamp(1, MAX_ROWS)).map(|row| thread_behind(&row.key()?, 9)).collect()
+        self.rows
+            .range(range)
+            .take(limit.clamp(1, MAX_ROWS))
+            .map(|row| thread_behind(&row.key()?, 9))
+            .collect()
     }
 
     pub(crate) fn awaiting(&self, user: &UserId, limit: usize) -> Result<Vec<(ThreadId, u32)>> {
         let prefix = user_key(b'a', user);
         let rows = self.rows.prefix(&prefix).take(limit.clamp(1, MAX_ROWS)).map(|row| {
             let (key, value) = row.into_inner()?;
-            Ok((thread_behind(&key, prefix.len())?, Fields(&value).u32().ok_or_else(|| malformed("a count"))?))
+            Ok((
+                thread_behind(&key, prefix.len())?,
+                Fields(&value).u32().ok_or_else(|| malformed("a count"))?,
+            ))
         });
         rows.collect()
     }
@@ -325,13 +400,20 @@ impl Rows<'_> {
 
     fn append(&mut self, records: &[(Arc<Record>, Location)], facts: &StoredFacts) -> Result<()> {
         let thread = facts.thread;
-        let before = self.value(&thread_key(b'h', thread))?.map(|value| parse_head(&value)).transpose()?;
+        let before = self
+            .value(&thread_key(b'h', thread))?
+            .map(|value| parse_head(&value))
+            .transpose()?;
         let awaited = match self.value(&thread_key(b'w', thread))? {
             Some(value) => Fields(&value).awaiting().ok_or_else(|| malformed("awaiting"))?,
             None => Vec::new(),
         };
         for (record, location) in records {
-            let row = EntryRow { location: *location, messages: record.messages, erased_by: None };
+            let row = EntryRow {
+                location: *location,
+                messages: record.messages,
+                erased_by: None,
+            };
             self.set(entry_key(thread, record.seq), entry_value(row));
             for (id, row) in IdRow::of(record) {
                 self.add_id(thread, id, &row)?;
@@ -339,7 +421,9 @@ impl Rows<'_> {
         }
         for (erased, by) in &facts.erase {
             let key = entry_key(thread, *erased);
-            let value = self.value(&key)?.ok_or_else(|| IndexError(format!("entry {erased} of thread {thread} is erased and missing")))?;
+            let value = self
+                .value(&key)?
+                .ok_or_else(|| IndexError(format!("entry {erased} of thread {thread} is erased and missing")))?;
             let mut row = parse_entry(&value)?;
             row.erased_by = row.erased_by.or(Some(*by));
             self.set(key, entry_value(row));
@@ -363,16 +447,33 @@ impl Rows<'_> {
         before: Option<&ThreadHead>,
         awaited: &[(UserId, u32)],
     ) -> Result<()> {
-        let (last, _) = records.last().ok_or_else(|| IndexError("an append without entries".into()))?;
-        let head = Head { cursor: Cursor { seq: last.seq, root: last.root }, messages: last.messages, timestamp: last.timestamp };
+        let (last, _) = records
+            .last()
+            .ok_or_else(|| IndexError("an append without entries".into()))?;
+        let head = Head {
+            cursor: Cursor {
+                seq: last.seq,
+                root: last.root,
+            },
+            messages: last.messages,
+            timestamp: last.timestamp,
+        };
         let redacted = facts.erase.iter().map(|(_, by)| *by).max().unwrap_or_default();
         let last_redaction = redacted.max(before.map_or(Seq::ZERO, |before| before.last_redaction));
-        self.set(thread_key(b'h', thread), head_value(&head, last_redaction, &facts.summary));
+        self.set(
+            thread_key(b'h', thread),
+            head_value(&head, last_redaction, &facts.summary),
+        );
 
-        let public = |summary: &Summary| (summary.visibility == Visibility::Public).then(|| public_key(summary.last_activity, thread));
+        let public = |summary: &Summary| {
+            (summary.visibility == Visibility::Public).then(|| public_key(summary.last_activity, thread))
+        };
         let due = |summary: &Summary| summary.due.map(|due| due_key(due, thread));
         for key_of in [&public as &dyn Fn(&Summary) -> Option<Vec<u8>>, &due] {
-            let (old, new) = (before.and_then(|before| key_of(&before.summary)), key_of(&facts.summary));
+            let (old, new) = (
+                before.and_then(|before| key_of(&before.summary)),
+                key_of(&facts.summary),
+            );
             if old != new {
                 if let Some(old) = old {
                     self.remove(old);
@@ -486,12 +587,22 @@ fn put_key(key: &[u8]) -> Vec<u8> {
 }
 
 fn thread_behind(key: &[u8], prefix_bytes: usize) -> Result<ThreadId> {
-    let thread = key.get(prefix_bytes..).and_then(|rest| rest.try_into().ok()).map(ThreadId::from_bytes);
+    let thread = key
+        .get(prefix_bytes..)
+        .and_then(|rest| rest.try_into().ok())
+        .map(ThreadId::from_bytes);
     thread.ok_or_else(|| malformed("a thread's id"))
 }
 
 fn entry_value(row: EntryRow) -> Vec<u8> {
-    let Location { segment, extent: Extent { offset, head_bytes, body_bytes } } = row.location;
+    let Location {
+        segment,
+        extent: Extent {
+            offset,
+            head_bytes,
+            body_bytes,
+        },
+    } = row.location;
     let mut value = Vec::with_capacity(32);
     for part in [segment, offset, head_bytes, body_bytes] {
         value.extend_from_slice(&part.to_le_bytes());
@@ -506,9 +617,17 @@ fn parse_entry(value: &[u8]) -> Result<EntryRow> {
     let mut fields = Fields(value);
     let row = (|| {
         let segment = fields.u32()?;
-        let extent = Extent { offset: fields.u32()?, head_bytes: fields.u32()?, body_bytes: fields.u32()? };
+        let extent = Extent {
+            offset: fields.u32()?,
+            head_bytes: fields.u32()?,
+            body_bytes: fields.u32()?,
+        };
         let (messages, erased_by) = (fields.u64()?, fields.seq()?);
-        Some(EntryRow { location: Location { segment, extent }, messages, erased_by: (erased_by > Seq::ZERO).then_some(erased_by) })
+        Some(EntryRow {
+            location: Location { segment, extent },
+            messages,
+            erased_by: (erased_by > Seq::ZERO).then_some(erased_by),
+        })
     })();
     row.ok_or_else(|| malformed("an entry's row"))
 }
@@ -527,15 +646,28 @@ fn head_value(head: &Head, last_redaction: Seq, summary: &Summary) -> Vec<u8> {
 fn parse_head(value: &[u8]) -> Result<ThreadHead> {
     let mut fields = Fields(value);
     let head = (|| {
-        let cursor = Cursor { seq: fields.seq()?, root: fields.hash()? };
+        let cursor = Cursor {
+            seq: fields.seq()?,
+            root: fields.hash()?,
+        };
         let (messages, timestamp, last_redaction) = (fields.u64()?, fields.time()?, fields.seq()?);
-        Some(ThreadHead { head: Head { cursor, messages, timestamp }, last_redaction, summary: Arc::new(fields.summary()?) })
+        Some(ThreadHead {
+            head: Head {
+                cursor,
+                messages,
+                timestamp,
+            },
+            last_redaction,
+            summary: Arc::new(fields.summary()?),
+        })
     })();
     head.ok_or_else(|| malformed("a thread's head"))
 }
 
 fn head_in(snapshot: &Snapshot, rows: &Keyspace, thread: ThreadId) -> Result<Option<ThreadHead>> {
-    let Some(value) = snapshot.get(rows, thread_key(b'h', thread))? else { return Ok(None) };
+    let Some(value) = snapshot.get(rows, thread_key(b'h', thread))? else {
+        return Ok(None);
+    };
     let mut head = parse_head(&value)?;
     if let Some(value) = snapshot.get(rows, thread_key(b'w', thread))? {
         let awaiting = Fields(&value).awaiting().ok_or_else(|| malformed("awaiting"))?;
@@ -558,8 +690,16 @@ fn parse_id(value: &[u8]) -> Result<(IdRow, bool)> {
     let mut fields = Fields(value);
     let row = (|| {
         let (seq, bits, code) = (fields.seq()?, fields.u8()?, fields.u8()?);
-        let kind = kind_of_code(code).or_else(|| std::str::from_utf8(fields.0).ok().map(|text| Kind::Other(text.into())))?;
-        Some((IdRow { seq, kind, bears: bits & 1 != 0 }, bits & 2 != 0))
+        let kind =
+            kind_of_code(code).or_else(|| std::str::from_utf8(fields.0).ok().map(|text| Kind::Other(text.into())))?;
+        Some((
+            IdRow {
+                seq,
+                kind,
+                bears: bits & 1 != 0,
+            },
+            bits & 2 != 0,
+        ))
     })();
     row.ok_or_else(|| malformed("an id's row"))
 }

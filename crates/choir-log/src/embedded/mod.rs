@@ -95,8 +95,21 @@ impl Default for Options {
 
 impl fmt::Debug for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { segment_bytes, max_append_bytes, max_batch_bytes, max_queued_appends, max_queued_bytes, .. } = self;
-        let Self { max_unindexed_bytes, cached_heads, readers, index_cache_bytes, .. } = self;
+        let Self {
+            segment_bytes,
+            max_append_bytes,
+            max_batch_bytes,
+            max_queued_appends,
+            max_queued_bytes,
+            ..
+        } = self;
+        let Self {
+            max_unindexed_bytes,
+            cached_heads,
+            readers,
+            index_cache_bytes,
+            ..
+        } = self;
         f.debug_struct("Options")
             .field("segment_bytes", segment_bytes)
             .field("max_append_bytes", max_append_bytes)
@@ -131,7 +144,10 @@ pub struct EmbeddedLog {
 
 impl fmt::Debug for EmbeddedLog {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EmbeddedLog").field("log_id", &self.shared.log_id).field("health", &self.health()).finish_non_exhaustive()
+        f.debug_struct("EmbeddedLog")
+            .field("log_id", &self.shared.log_id)
+            .field("health", &self.health())
+            .finish_non_exhaustive()
     }
 }
 
@@ -151,7 +167,10 @@ impl EmbeddedLog {
     pub fn open_on(disk: Arc<dyn Disk>, directory: &Path, options: Options) -> Result<Self, OpenError> {
         let (shared, tail) = open::open(disk, directory, options.within_bounds())?;
         let shared = Arc::new(shared);
-        let log = Self { shared: Arc::clone(&shared), threads: Mutex::default() };
+        let log = Self {
+            shared: Arc::clone(&shared),
+            threads: Mutex::default(),
+        };
         let spawned = log.spawn(tail);
         if let Err(source) = spawned {
             // Those that run end; what is missing is done here.
@@ -159,7 +178,11 @@ impl EmbeddedLog {
             shared.queue.close();
             shared.finish_index();
             shared.finish();
-            return Err(OpenError::Io { file: directory.into(), doing: "start the threads for", source });
+            return Err(OpenError::Io {
+                file: directory.into(),
+                doing: "start the threads for",
+                source,
+            });
         }
         Ok(log)
     }
@@ -168,12 +191,24 @@ impl EmbeddedLog {
         let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
         for n in 0..self.shared.options.readers {
             let shared = Arc::clone(&self.shared);
-            threads.push(thread::Builder::new().name(format!("log-read-{n}")).spawn(move || shared.pool.work())?);
+            threads.push(
+                thread::Builder::new()
+                    .name(format!("log-read-{n}"))
+                    .spawn(move || shared.pool.work())?,
+            );
         }
         let shared = Arc::clone(&self.shared);
-        threads.push(thread::Builder::new().name("log-index".into()).spawn(move || indexer::run(&shared))?);
+        threads.push(
+            thread::Builder::new()
+                .name("log-index".into())
+                .spawn(move || indexer::run(&shared))?,
+        );
         let shared = Arc::clone(&self.shared);
-        threads.push(thread::Builder::new().name("log-write".into()).spawn(move || writer::run(&shared, tail))?);
+        threads.push(
+            thread::Builder::new()
+                .name("log-write".into())
+                .spawn(move || writer::run(&shared, tail))?,
+        );
         Ok(())
     }
 
@@ -185,12 +220,19 @@ impl EmbeddedLog {
         };
         Box::pin(async move {
             pushed?;
-            receiver.await.unwrap_or_else(|| Err(AppendError::Unknown { reason: "the log ended before it answered".into() }))
+            receiver.await.unwrap_or_else(|| {
+                Err(AppendError::Unknown {
+                    reason: "the log ended before it answered".into(),
+                })
+            })
         })
     }
 
     /// Reads on one of the threads for it.
-    fn reading<T: Send + 'static>(&self, read: impl FnOnce(&Shared) -> Result<T, ReadError> + Send + 'static) -> Pending<'_, Result<T, ReadError>> {
+    fn reading<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Shared) -> Result<T, ReadError> + Send + 'static,
+    ) -> Pending<'_, Result<T, ReadError>> {
         let (sender, receiver) = oneshot();
         let shared = Arc::clone(&self.shared);
         self.shared.pool.submit(Box::new(move || {
@@ -241,11 +283,24 @@ impl Log for EmbeddedLog {
         self.shared.log_id
     }
 
-    fn append(&self, thread: ThreadId, expected: Seq, records: Vec<Record>, facts: Facts) -> Pending<'_, Result<(), AppendError>> {
-        let request = Request::Append { thread, expected, records, facts };
+    fn append(
+        &self,
+        thread: ThreadId,
+        expected: Seq,
+        records: Vec<Record>,
+        facts: Facts,
+    ) -> Pending<'_, Result<(), AppendError>> {
+        let request = Request::Append {
+            thread,
+            expected,
+            records,
+            facts,
+        };
         let (bytes, most) = (request.bytes(), self.shared.options.max_append_bytes);
         if bytes > most {
-            return ready(Err(AppendError::Refused { why: format!("an append of {bytes} bytes is above {most}") }));
+            return ready(Err(AppendError::Refused {
+                why: format!("an append of {bytes} bytes is above {most}"),
+            }));
         }
         self.hand_over(request)
     }
@@ -281,7 +336,9 @@ impl Log for EmbeddedLog {
 
     fn peaks_at(&self, thread: ThreadId, seq: Seq) -> Pending<'_, Result<Option<Peaks>, ReadError>> {
         self.reading(move |shared| {
-            let Some(head) = shared.head(thread)? else { return Ok(None) };
+            let Some(head) = shared.head(thread)? else {
+                return Ok(None);
+            };
             if seq > head.cursor.seq {
                 return Ok(None);
             }
@@ -289,9 +346,16 @@ impl Log for EmbeddedLog {
         })
     }
 
-    fn inclusion_path(&self, thread: ThreadId, seq: Seq, size: Seq) -> Pending<'_, Result<Option<Vec<Hash>>, ReadError>> {
+    fn inclusion_path(
+        &self,
+        thread: ThreadId,
+        seq: Seq,
+        size: Seq,
+    ) -> Pending<'_, Result<Option<Vec<Hash>>, ReadError>> {
         self.reading(move |shared| {
-            let (Some(head), Some(index)) = (shared.head(thread)?, seq.get().checked_sub(1)) else { return Ok(None) };
+            let (Some(head), Some(index)) = (shared.head(thread)?, seq.get().checked_sub(1)) else {
+                return Ok(None);
+            };
             if size > head.cursor.seq {
                 return Ok(None);
             }
@@ -319,7 +383,12 @@ impl Log for EmbeddedLog {
         self.reading(move |shared| shared.load_state(thread))
     }
 
-    fn threads_of(&self, user: &UserId, after: Option<&str>, limit: usize) -> Pending<'_, Result<ThreadPage, ReadError>> {
+    fn threads_of(
+        &self,
+        user: &UserId,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Pending<'_, Result<ThreadPage, ReadError>> {
         let user = user.clone();
         match Place::parse(after) {
             Ok(after) => self.listing(move |index| index.threads_of(&user, after, limit)),
@@ -334,7 +403,12 @@ impl Log for EmbeddedLog {
         }
     }
 
-    fn joined_threads(&self, user: &UserId, after: Option<ThreadId>, limit: usize) -> Pending<'_, Result<Vec<ThreadId>, ReadError>> {
+    fn joined_threads(
+        &self,
+        user: &UserId,
+        after: Option<ThreadId>,
+        limit: usize,
+    ) -> Pending<'_, Result<Vec<ThreadId>, ReadError>> {
         let user = user.clone();
         self.listing(move |index| index.joined_threads(&user, after, limit))
     }
@@ -350,7 +424,10 @@ impl Log for EmbeddedLog {
 
     fn put(&self, key: &[u8], value: Vec<u8>) -> Pending<'_, Result<(), AppendError>> {
         match check_put(key, &value) {
-            Ok(()) => self.hand_over(Request::Put { key: key.to_vec(), value }),
+            Ok(()) => self.hand_over(Request::Put {
+                key: key.to_vec(),
+                value,
+            }),
             Err(error) => ready(Err(error)),
         }
     }

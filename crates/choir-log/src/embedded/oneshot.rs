@@ -7,7 +7,11 @@ use std::task::{Context, Poll, Waker};
 
 /// Two ends of one answer.
 pub(crate) fn oneshot<T>() -> (Sender<T>, Receiver<T>) {
-    let slot = Arc::new(Slot(Mutex::new(State { answer: None, waker: None, over: false })));
+    let slot = Arc::new(Slot(Mutex::new(State {
+        answer: None,
+        waker: None,
+        over: false,
+    })));
     (Sender(Arc::clone(&slot)), Receiver(slot))
 }
 

@@ -23,7 +23,12 @@ pub(crate) fn open(disk: Arc<dyn Disk>, path: &Path, options: Options) -> Result
     let directory = Directory::open_or_create(path, &*disk)?;
     let paths = directory.paths().clone();
     let last_segment = paths.last_segment()?;
-    let opening = Opening { paths: &paths, disk: &disk, options: &options, last_segment };
+    let opening = Opening {
+        paths: &paths,
+        disk: &disk,
+        options: &options,
+        last_segment,
+    };
     let (index, end) = opening.index()?;
     let tail = opening.tail(end)?;
     let batch = end.last.batch;
@@ -48,7 +53,10 @@ impl Opening<'_> {
         let (index, come) = match self.trusted_index() {
             Ok(Some((index, come))) if come.batch == 0 || stands(self.paths, &**self.disk, come)? => (index, come),
             Ok(Some((index, come))) => {
-                tracing::warn!(batch = come.batch, "the index is ahead of the log, or of another one: it is rebuilt");
+                tracing::warn!(
+                    batch = come.batch,
+                    "the index is ahead of the log, or of another one: it is rebuilt"
+                );
                 drop(index);
                 return self.rebuild(come.batch);
             }
@@ -82,7 +90,11 @@ impl Opening<'_> {
     fn rebuild(&self, known: u64) -> Result<(Index, End), OpenError> {
         if known > 0 && self.last_segment == 0 {
             let what = format!("there is no segment, and the index remembers {known} batches");
-            return Err(OpenError::Corrupt { file: self.paths.segment(1), offset: 0, what });
+            return Err(OpenError::Corrupt {
+                file: self.paths.segment(1),
+                offset: 0,
+                what,
+            });
         }
         let marker = self.paths.index_rebuild();
         // Where this is interrupted, it begins anew, and what the old index knew isn't forgotten.
@@ -95,7 +107,11 @@ impl Opening<'_> {
         let index = Index::open(&path, self.options.index_cache_bytes).map_err(failed)?;
         let end = self.replay(&index, BEGINNING, known)?.map_err(failed)?;
         if end.last.batch < known {
-            tracing::warn!(known, found = end.last.batch, "the log is shorter than the index remembered: an older copy of it must have been put here");
+            tracing::warn!(
+                known,
+                found = end.last.batch,
+                "the log is shorter than the index remembered: an older copy of it must have been put here"
+            );
         }
         fs::remove_file(&marker).map_err(io_error(&marker, "remove"))?;
         Ok((index, end))
@@ -116,10 +132,17 @@ impl Opening<'_> {
             total: self.bytes_after(from)?,
             said: Instant::now(),
         };
-        let end = scan(self.paths, &**self.disk, from, self.last_segment, known, &mut |committed| {
-            replay.add(committed);
-            Ok(())
-        })?;
+        let end = scan(
+            self.paths,
+            &**self.disk,
+            from,
+            self.last_segment,
+            known,
+            &mut |committed| {
+                replay.add(committed);
+                Ok(())
+            },
+        )?;
         replay.flush();
         Ok(replay.failure.map_or(Ok(end), Err))
     }
@@ -151,14 +174,25 @@ impl Opening<'_> {
         }
         self.write_again(&*file, end).map_err(io_error(&path, "make durable"))?;
         let segments = self.paths.segments();
-        self.disk.sync_directory(&segments).map_err(io_error(&segments, "sync"))?;
-        Ok(Tail { file, segment: end.segment, offset: end.offset, last: end.last })
+        self.disk
+            .sync_directory(&segments)
+            .map_err(io_error(&segments, "sync"))?;
+        Ok(Tail {
+            file,
+            segment: end.segment,
+            offset: end.offset,
+            last: end.last,
+        })
     }
 
     /// What was written last before a crash may never have reached the disk, and after a failed fsync the system may think that it has. Writing it once more
     /// makes it a change that the next fsync can't pass over. Nothing but the last frame can be in doubt, and the header of its segment.
     fn write_again(&self, file: &dyn DiskFile, end: End) -> std::io::Result<()> {
-        let start = if end.last.segment == end.segment { u64::from(end.last.start) } else { end.offset };
+        let start = if end.last.segment == end.segment {
+            u64::from(end.last.start)
+        } else {
+            end.offset
+        };
         for (from, to) in [(0, SEGMENT_HEADER as u64), (start, end.offset)] {
             let mut bytes = vec![0; usize::try_from(to.saturating_sub(from)).map_err(std::io::Error::other)?];
             file.read_exact_at(&mut bytes, from)?;
@@ -173,14 +207,23 @@ impl Opening<'_> {
         let path = self.paths.segment(1);
         let begin = || {
             let file = self.disk.open(&path, Access::Create)?;
-            let header = SegmentHeader { number: 1, first_batch: last.batch + 1, previous_crc: last.crc };
+            let header = SegmentHeader {
+                number: 1,
+                first_batch: last.batch + 1,
+                previous_crc: last.crc,
+            };
             file.write_all_at(&header.to_bytes(), 0)?;
             file.sync()?;
             self.disk.sync_directory(&self.paths.segments())?;
             Ok(file)
         };
         let file = begin().map_err(io_error(&path, "begin"))?;
-        Ok(Tail { file, segment: 1, offset: SEGMENT_HEADER as u64, last })
+        Ok(Tail {
+            file,
+            segment: 1,
+            offset: SEGMENT_HEADER as u64,
+            last,
+        })
     }
 }
 
@@ -225,7 +268,11 @@ impl Replay<'_> {
         }
         if self.said.elapsed() >= SAY_EVERY {
             self.said = Instant::now();
-            tracing::info!(done_bytes = self.done, total_bytes = self.total, "the index is brought up to the log");
+            tracing::info!(
+                done_bytes = self.done,
+                total_bytes = self.total,
+                "the index is brought up to the log"
+            );
         }
     }
 }

@@ -76,7 +76,11 @@ impl Overlay {
             puts: HashMap::new(),
             waiting: VecDeque::new(),
             waiting_bytes: 0,
-            heads: HeadCache { young: HashMap::new(), old: HashMap::new(), capacity: cached_heads.max(2) },
+            heads: HeadCache {
+                young: HashMap::new(),
+                old: HashMap::new(),
+                capacity: cached_heads.max(2),
+            },
             published: batch,
             indexed: batch,
         }
@@ -88,10 +92,17 @@ impl Overlay {
             match change {
                 Change::Append { records, facts } => {
                     let Some(head) = heads.get(&facts.thread) else { continue };
-                    let live = self.threads.entry(facts.thread).or_insert_with(|| LiveThread { head: head.clone(), entries: VecDeque::new() });
+                    let live = self.threads.entry(facts.thread).or_insert_with(|| LiveThread {
+                        head: head.clone(),
+                        entries: VecDeque::new(),
+                    });
                     live.head = head.clone();
                     for (record, location) in records {
-                        live.entries.push_back(LiveEntry { record: Arc::clone(record), location: *location, erased_by: None });
+                        live.entries.push_back(LiveEntry {
+                            record: Arc::clone(record),
+                            location: *location,
+                            erased_by: None,
+                        });
                         for (id, row) in IdRow::of(record) {
                             self.ids.entry((facts.thread, id)).or_default().push(row);
                         }
@@ -152,7 +163,11 @@ impl Overlay {
                         }
                     }
                     Change::Put { key, .. } => {
-                        if self.puts.get(key).is_some_and(|(batch, _)| *batch == committed.position.batch) {
+                        if self
+                            .puts
+                            .get(key)
+                            .is_some_and(|(batch, _)| *batch == committed.position.batch)
+                        {
                             self.puts.remove(key);
                         }
                     }
@@ -176,10 +191,15 @@ impl Overlay {
 
     /// The thread's entries above `after` that are in memory; without a gap up to its head.
     pub(crate) fn entries(&self, thread: ThreadId, after: Seq, limit: usize) -> Vec<LiveEntry> {
-        let Some(live) = self.threads.get(&thread) else { return Vec::new() };
+        let Some(live) = self.threads.get(&thread) else {
+            return Vec::new();
+        };
         let first = live.entries.front().map_or(0, |entry| entry.record.seq.get());
         let skip = usize::try_from((after.get() + 1).saturating_sub(first)).unwrap_or(usize::MAX);
-        let with_erasure = |entry: &LiveEntry| LiveEntry { erased_by: self.erased_by(thread, entry.record.seq), ..entry.clone() };
+        let with_erasure = |entry: &LiveEntry| LiveEntry {
+            erased_by: self.erased_by(thread, entry.record.seq),
+            ..entry.clone()
+        };
         live.entries.iter().skip(skip).take(limit).map(with_erasure).collect()
     }
 

@@ -20,7 +20,10 @@ struct State {
 
 impl Pool {
     pub(crate) fn new() -> Self {
-        Self { state: Mutex::default(), news: Condvar::new() }
+        Self {
+            state: Mutex::default(),
+            news: Condvar::new(),
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

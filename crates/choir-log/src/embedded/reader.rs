@@ -25,7 +25,11 @@ pub(crate) struct Segments {
 
 impl Segments {
     pub(crate) fn new(paths: Paths, disk: Arc<dyn Disk>) -> Self {
-        Self { paths, disk, open: Mutex::default() }
+        Self {
+            paths,
+            disk,
+            open: Mutex::default(),
+        }
     }
 
     /// A run of entries from `first` on, one for each row.
@@ -36,9 +40,15 @@ impl Segments {
             let (neighbours, span) = neighbours(rest);
             let bytes = self.bytes(row.location.segment, u64::from(row.location.extent.offset), span)?;
             for row in rest.iter().take(neighbours) {
-                let at = (row.location.extent.offset - rest.first().map_or(0, |first| first.location.extent.offset)) as usize;
+                let at = (row.location.extent.offset - rest.first().map_or(0, |first| first.location.extent.offset))
+                    as usize;
                 let seq = Seq::saturating(first.get() + records.len() as u64);
-                let wanted = Wanted { segments: self, thread, seq, location: row.location };
+                let wanted = Wanted {
+                    segments: self,
+                    thread,
+                    seq,
+                    location: row.location,
+                };
                 records.push(wanted.with_body(bytes.get(at..).unwrap_or_default(), row.erased_by)?);
             }
             rest = rest.get(neighbours..).unwrap_or_default();
@@ -48,23 +58,49 @@ impl Segments {
 
     /// An entry without its body: [`Body::Erased`] by 0 stands for it.
     pub(crate) fn head(&self, thread: ThreadId, seq: Seq, location: Location) -> Result<Record, ReadError> {
-        let bytes = self.bytes(location.segment, u64::from(location.extent.offset), ITEM_HEADER + location.extent.head_bytes as usize)?;
-        let wanted = Wanted { segments: self, thread, seq, location };
+        let bytes = self.bytes(
+            location.segment,
+            u64::from(location.extent.offset),
+            ITEM_HEADER + location.extent.head_bytes as usize,
+        )?;
+        let wanted = Wanted {
+            segments: self,
+            thread,
+            seq,
+            location,
+        };
         let (item, _) = RawItem::parse_head(&bytes, 0).map_err(|malformed| wanted.damaged(malformed.0))?;
         wanted.record(&item)
     }
 
     /// Overwrites the body of an entry, unless it is zero already and this isn't to be done `once_more`. Whether it was overwritten.
-    pub(crate) fn erase(&self, thread: ThreadId, seq: Seq, location: Location, once_more: bool) -> Result<bool, ReadError> {
+    pub(crate) fn erase(
+        &self,
+        thread: ThreadId,
+        seq: Seq,
+        location: Location,
+        once_more: bool,
+    ) -> Result<bool, ReadError> {
         // A damaged length must not lead to other bytes than the body's, so that the head is checked first.
         self.head(thread, seq, location)?;
-        let body = self.bytes(location.segment, location.extent.body_offset(), location.extent.body_bytes as usize)?;
+        let body = self.bytes(
+            location.segment,
+            location.extent.body_offset(),
+            location.extent.body_bytes as usize,
+        )?;
         if body.is_empty() || (!once_more && body.iter().all(|byte| *byte == 0)) {
             return Ok(false);
         }
         let path = self.paths.segment(location.segment);
-        let write = || self.disk.open(&path, Access::Write)?.write_all_at(&vec![0; body.len()], location.extent.body_offset());
-        write().map_err(|error| ReadError::Io { file: path.clone(), reason: error.to_string() })?;
+        let write = || {
+            self.disk
+                .open(&path, Access::Write)?
+                .write_all_at(&vec![0; body.len()], location.extent.body_offset())
+        };
+        write().map_err(|error| ReadError::Io {
+            file: path.clone(),
+            reason: error.to_string(),
+        })?;
         Ok(true)
     }
 
@@ -72,7 +108,10 @@ impl Segments {
     pub(crate) fn sync(&self, segment: u32) -> Result<(), ReadError> {
         let path = self.paths.segment(segment);
         let sync = || self.disk.open(&path, Access::Write)?.sync();
-        sync().map_err(|error| ReadError::Io { file: path.clone(), reason: error.to_string() })
+        sync().map_err(|error| ReadError::Io {
+            file: path.clone(),
+            reason: error.to_string(),
+        })
     }
 
     /// Forgets the open files.
@@ -81,7 +120,10 @@ impl Segments {
     }
 
     fn bytes(&self, segment: u32, offset: u64, length: usize) -> Result<Vec<u8>, ReadError> {
-        let io = |error: std::io::Error| ReadError::Io { file: self.paths.segment(segment), reason: error.to_string() };
+        let io = |error: std::io::Error| ReadError::Io {
+            file: self.paths.segment(segment),
+            reason: error.to_string(),
+        };
         let file = self.file(segment).map_err(io)?;
         let mut bytes = vec![0; length];
         file.read_exact_at(&mut bytes, offset).map_err(io)?;
@@ -111,7 +153,9 @@ const SPAN_BYTES: u64 = 1024 * 1024;
 
 /// How many rows from the first on are read at once, and how many bytes that is.
 fn neighbours(rows: &[EntryRow]) -> (usize, usize) {
-    let Some((first, rest)) = rows.split_first() else { return (0, 0) };
+    let Some((first, rest)) = rows.split_first() else {
+        return (0, 0);
+    };
     let begin = u64::from(first.location.extent.offset);
     let (mut count, mut end) = (1, first.location.extent.end());
     for row in rest {
@@ -142,7 +186,9 @@ impl Wanted<'_> {
             Some(by) => Body::Erased(by),
             None => {
                 let text = std::str::from_utf8(item.body).ok().filter(|_| item.body_holds());
-                let body = text.map(Canonical::from_trusted_storage).filter(|body| body.hash() == record.content_hash);
+                let body = text
+                    .map(Canonical::from_trusted_storage)
+                    .filter(|body| body.hash() == record.content_hash);
                 Body::Present(body.ok_or_else(|| self.damaged("the body is not the one that was appended"))?)
             }
         };
@@ -166,6 +212,12 @@ impl Wanted<'_> {
 
     fn damaged(&self, what: &'static str) -> ReadError {
         let file: PathBuf = self.segments.paths.segment(self.location.segment);
-        ReadError::Damaged { file, offset: u64::from(self.location.extent.offset), thread: self.thread, seq: self.seq, what }
+        ReadError::Damaged {
+            file,
+            offset: u64::from(self.location.extent.offset),
+            thread: self.thread,
+            seq: self.seq,
+            what,
+        }
     }
 }

@@ -28,7 +28,13 @@ pub(crate) struct End {
 }
 
 /// The place before the first frame.
-pub(crate) const BEGINNING: Position = Position { batch: 0, crc: 0, segment: 1, start: 0, end: 0 };
+pub(crate) const BEGINNING: Position = Position {
+    batch: 0,
+    crc: 0,
+    segment: 1,
+    start: 0,
+    end: 0,
+};
 
 /// A segment, read from front to back in large pieces.
 pub(crate) struct SegmentFile {
@@ -44,7 +50,12 @@ impl SegmentFile {
         let path = paths.segment(number);
         let file = disk.open(&path, Access::Read).map_err(io_error(&path, "open"))?;
         let length = file.length().map_err(io_error(&path, "measure"))?;
-        Ok(Self { file, length, buffer: Vec::new(), buffer_at: 0 })
+        Ok(Self {
+            file,
+            length,
+            buffer: Vec::new(),
+            buffer_at: 0,
+        })
     }
 
     pub(crate) fn length(&self) -> u64 {
@@ -56,7 +67,8 @@ impl SegmentFile {
         let end = self.length.min(offset.saturating_add(length));
         let length = usize::try_from(end.saturating_sub(offset)).map_err(std::io::Error::other)?;
         if offset < self.buffer_at || end > self.buffer_at + self.buffer.len() as u64 {
-            let ahead = usize::try_from(self.length.saturating_sub(offset)).map_or(READ_AHEAD, |rest| rest.min(READ_AHEAD));
+            let ahead =
+                usize::try_from(self.length.saturating_sub(offset)).map_or(READ_AHEAD, |rest| rest.min(READ_AHEAD));
             self.buffer.resize(length.max(ahead), 0);
             self.buffer_at = offset;
             self.file.read_exact_at(&mut self.buffer, offset)?;
@@ -75,19 +87,24 @@ impl SegmentFile {
             Ok(header) => header,
             Err(malformed) => return Ok(Err(malformed)),
         };
-        Ok(Frame::parse(self.bytes(offset, u64::from(header.length))?).and_then(|frame| {
-            if frame.header.batch != previous.batch + 1 || frame.header.previous_crc != previous.crc {
-                return Err(Malformed("a frame does not follow on the one before it"));
-            }
-            Ok(frame)
-        }))
+        Ok(
+            Frame::parse(self.bytes(offset, u64::from(header.length))?).and_then(|frame| {
+                if frame.header.batch != previous.batch + 1 || frame.header.previous_crc != previous.crc {
+                    return Err(Malformed("a frame does not follow on the one before it"));
+                }
+                Ok(frame)
+            }),
+        )
     }
 
     /// Where the next good frame begins whose batch is above `batch`, at any offset from `from` on.
     pub(crate) fn later_frame(&mut self, from: u64, batch: u64) -> std::io::Result<Option<u64>> {
         let rest = self.bytes(from, u64::MAX)?;
         let mut at = 0;
-        while let Some(found) = rest.get(at..).and_then(|rest| rest.windows(FRAME_MAGIC.len()).position(|window| window == FRAME_MAGIC)) {
+        while let Some(found) = rest
+            .get(at..)
+            .and_then(|rest| rest.windows(FRAME_MAGIC.len()).position(|window| window == FRAME_MAGIC))
+        {
             at += found;
             if Frame::parse(rest.get(at..).unwrap_or_default()).is_ok_and(|frame| frame.header.batch > batch) {
                 return Ok(Some(from + at as u64));
@@ -110,10 +127,15 @@ pub(crate) fn stands(paths: &Paths, disk: &dyn Disk, position: Position) -> Resu
     if segment.length() < u64::from(position.end) {
         return Ok(false);
     }
-    let bytes = segment.bytes(u64::from(position.start), FRAME_HEADER as u64).map_err(io_error(&path, "read"))?;
+    let bytes = segment
+        .bytes(u64::from(position.start), FRAME_HEADER as u64)
+        .map_err(io_error(&path, "read"))?;
     let header = FrameHeader::parse(bytes);
-    Ok(header
-        .is_ok_and(|header| header.batch == position.batch && header.crc == position.crc && position.start.checked_add(header.length) == Some(position.end)))
+    Ok(header.is_ok_and(|header| {
+        header.batch == position.batch
+            && header.crc == position.crc
+            && position.start.checked_add(header.length) == Some(position.end)
+    }))
 }
 
 /// Reads all frames after `from`, in order, and says where the log ends. Writes nothing.
@@ -127,11 +149,39 @@ pub(crate) fn scan(
     known: u64,
     each: &mut dyn FnMut(Committed) -> Result<(), OpenError>,
 ) -> Result<End, OpenError> {
-    let mut scan = Scan { paths, disk, last: from, last_segment, known, held: None };
-    let mut end = End { last: from, segment: 0, offset: 0, torn: false, remove: None };
+    let mut scan = Scan {
+        paths,
+        disk,
+        last: from,
+        last_segment,
+        known,
+        held: None,
+    };
+    let mut end = End {
+        last: from,
+        segment: 0,
+        offset: 0,
+        torn: false,
+        remove: None,
+    };
     for number in from.segment..=last_segment {
-        match scan.segment(number, if from.batch > 0 && number == from.segment { u64::from(from.end) } else { 0 }, each)? {
-            SegmentEnd::At { offset, torn } => end = End { segment: number, offset, torn, ..end },
+        match scan.segment(
+            number,
+            if from.batch > 0 && number == from.segment {
+                u64::from(from.end)
+            } else {
+                0
+            },
+            each,
+        )? {
+            SegmentEnd::At { offset, torn } => {
+                end = End {
+                    segment: number,
+                    offset,
+                    torn,
+                    ..end
+                }
+            }
             SegmentEnd::NeverBegun => end.remove = Some(number),
         }
     }
@@ -141,9 +191,17 @@ pub(crate) fn scan(
             each(held.committed)?;
         } else {
             // Nothing follows on it, and bodies of it are missing: it is torn as well.
-            let Position { segment, start, batch, .. } = held.committed.position;
+            let Position {
+                segment, start, batch, ..
+            } = held.committed.position;
             scan.may_be_torn(segment, u64::from(start), batch, "bodies of the last frame do not hold")?;
-            end = End { last: held.before, segment, offset: u64::from(start), torn: true, ..end };
+            end = End {
+                last: held.before,
+                segment,
+                offset: u64::from(start),
+                torn: true,
+                ..end
+            };
         }
     } else {
         end.last = scan.last;
@@ -175,10 +233,17 @@ struct Held {
 
 impl Scan<'_> {
     /// Reads one segment from an offset on; 0 is its beginning.
-    fn segment(&mut self, number: u32, offset: u64, each: &mut dyn FnMut(Committed) -> Result<(), OpenError>) -> Result<SegmentEnd, OpenError> {
+    fn segment(
+        &mut self,
+        number: u32,
+        offset: u64,
+        each: &mut dyn FnMut(Committed) -> Result<(), OpenError>,
+    ) -> Result<SegmentEnd, OpenError> {
         let path = self.paths.segment(number);
         let mut segment = SegmentFile::open(self.paths, self.disk, number)?;
-        let follows = |header: SegmentHeader| header.number == number && header.first_batch == self.last.batch + 1 && header.previous_crc == self.last.crc;
+        let follows = |header: SegmentHeader| {
+            header.number == number && header.first_batch == self.last.batch + 1 && header.previous_crc == self.last.crc
+        };
         match segment.header().map_err(io_error(&path, "read"))? {
             Ok(header) if offset > 0 || follows(header) => {}
             Ok(_) => return Err(self.corrupt(number, 0, "the segment does not follow on the one before it")),
@@ -196,7 +261,9 @@ impl Scan<'_> {
             match segment.frame(at, self.last).map_err(io_error(&path, "read"))? {
                 Ok(frame) => {
                     let length = u64::from(frame.header.length);
-                    let held = self.hold(number, at, &frame).map_err(|malformed| self.corrupt(number, at, malformed.0))?;
+                    let held = self
+                        .hold(number, at, &frame)
+                        .map_err(|malformed| self.corrupt(number, at, malformed.0))?;
                     self.last = held.committed.position;
                     if let Some(Held { committed, .. }) = self.held.replace(held) {
                         each(committed)?;
@@ -204,7 +271,9 @@ impl Scan<'_> {
                     at += length;
                 }
                 Err(malformed) => {
-                    let later = segment.later_frame(at + 1, self.last.batch).map_err(io_error(&path, "read"))?;
+                    let later = segment
+                        .later_frame(at + 1, self.last.batch)
+                        .map_err(io_error(&path, "read"))?;
                     if later.is_some() || number < self.last_segment {
                         return Err(self.corrupt(number, at, malformed.0));
                     }
@@ -213,15 +282,30 @@ impl Scan<'_> {
                 }
             }
         }
-        Ok(SegmentEnd::At { offset: at, torn: false })
+        Ok(SegmentEnd::At {
+            offset: at,
+            torn: false,
+        })
     }
 
     fn hold(&self, segment: u32, at: u64, frame: &Frame<'_>) -> Result<Held, Malformed> {
         let start = u32::try_from(at).map_err(|_| Malformed("a frame lies too far"))?;
-        let end = start.checked_add(frame.header.length).ok_or(Malformed("a frame lies too far"))?;
-        let position = Position { batch: frame.header.batch, crc: frame.header.crc, segment, start, end };
+        let end = start
+            .checked_add(frame.header.length)
+            .ok_or(Malformed("a frame lies too far"))?;
+        let position = Position {
+            batch: frame.header.batch,
+            crc: frame.header.crc,
+            segment,
+            start,
+            end,
+        };
         let (committed, whole) = content(frame, position)?;
-        Ok(Held { committed, whole, before: self.last })
+        Ok(Held {
+            committed,
+            whole,
+            before: self.last,
+        })
     }
 
     /// An error where the index knows that the frame of this batch was good.
@@ -229,13 +313,24 @@ impl Scan<'_> {
         if batch > self.known {
             return Ok(());
         }
-        let what = format!("{what}; batch {batch} was complete once, and the index remembers batches up to {}", self.known);
-        Err(OpenError::Corrupt { file: self.paths.segment(segment), offset, what })
+        let what = format!(
+            "{what}; batch {batch} was complete once, and the index remembers batches up to {}",
+            self.known
+        );
+        Err(OpenError::Corrupt {
+            file: self.paths.segment(segment),
+            offset,
+            what,
+        })
     }
 
     fn corrupt(&self, segment: u32, offset: u64, what: &str) -> OpenError {
         let what = format!("{what} (behind batch {})", self.last.batch);
-        OpenError::Corrupt { file: self.paths.segment(segment), offset, what }
+        OpenError::Corrupt {
+            file: self.paths.segment(segment),
+            offset,
+            what,
+        }
     }
 }
 
@@ -256,8 +351,17 @@ pub(crate) fn content(frame: &Frame<'_>, position: Position) -> Result<(Committe
                 if !raw.body_holds() {
                     missing.insert((thread, record.seq));
                 }
-                let extent = raw.extent.from(position.start).ok_or(Malformed("a frame lies too far"))?;
-                records.push((Arc::new(*record), Location { segment: position.segment, extent }));
+                let extent = raw
+                    .extent
+                    .from(position.start)
+                    .ok_or(Malformed("a frame lies too far"))?;
+                records.push((
+                    Arc::new(*record),
+                    Location {
+                        segment: position.segment,
+                        extent,
+                    },
+                ));
             }
             Item::Facts(facts) => {
                 let last = records.last().map(|(record, _)| record.seq);
@@ -267,14 +371,27 @@ pub(crate) fn content(frame: &Frame<'_>, position: Position) -> Result<(Committe
                 for (erased, _) in &facts.erase {
                     missing.remove(&(facts.thread, *erased));
                 }
-                changes.push(Change::Append { records: std::mem::take(&mut records), facts: *facts });
+                changes.push(Change::Append {
+                    records: std::mem::take(&mut records),
+                    facts: *facts,
+                });
             }
-            Item::Put(key, value) => changes.push(Change::Put { key: key.to_vec(), value: value.to_vec() }),
+            Item::Put(key, value) => changes.push(Change::Put {
+                key: key.to_vec(),
+                value: value.to_vec(),
+            }),
             Item::Seal => {}
         }
     }
     if !records.is_empty() {
         return Err(Malformed("entries without facts"));
     }
-    Ok((Committed { position, changes, bytes }, missing.is_empty()))
+    Ok((
+        Committed {
+            position,
+            changes,
+            bytes,
+        },
+        missing.is_empty(),
+    ))
 }

@@ -97,11 +97,20 @@ impl Shared {
             states: States::new(paths.states()),
             counters: Counters::default(),
             index: RwLock::new(Some(index)),
-            live: Mutex::new(Live { overlay: Overlay::new(batch, options.cached_heads), saves: HashMap::new(), saves_bytes: 0, finished: false, stuck: None }),
+            live: Mutex::new(Live {
+                overlay: Overlay::new(batch, options.cached_heads),
+                saves: HashMap::new(),
+                saves_bytes: 0,
+                finished: false,
+                stuck: None,
+            }),
             work: Condvar::new(),
             progress: Condvar::new(),
             latch: Mutex::default(),
-            end: Mutex::new(Ending { directory: Some(directory), ..Ending::default() }),
+            end: Mutex::new(Ending {
+                directory: Some(directory),
+                ..Ending::default()
+            }),
             options,
             paths,
             disk,
@@ -215,7 +224,10 @@ impl Shared {
 
     /// Says that the index must be rebuilt when the log is opened next.
     pub(crate) fn distrust_index(&self, reason: &str) {
-        tracing::error!(reason, "the index is damaged; it will be rebuilt from the log when that is opened next");
+        tracing::error!(
+            reason,
+            "the index is damaged; it will be rebuilt from the log when that is opened next"
+        );
         // How far it had come still tells a torn tail from damage.
         if let Err(error) = fs::write(self.paths.index_rebuild(), self.live().overlay.indexed().to_string()) {
             tracing::error!(%error, "the index could not be marked; delete the directory `index` before the next start");
@@ -240,7 +252,12 @@ impl Shared {
         self.segments.close();
         let stats = self.stats();
         let per_1000 = stats.fsyncs_per_1000_entries().unwrap_or_default();
-        tracing::info!(entries = stats.entries, fsyncs = stats.fsyncs, fsyncs_per_1000_entries = per_1000, "the log is closed");
+        tracing::info!(
+            entries = stats.entries,
+            fsyncs = stats.fsyncs,
+            fsyncs_per_1000_entries = per_1000,
+            "the log is closed"
+        );
         let waiting = {
             let mut end = lock(&self.end);
             end.over = true;
@@ -265,8 +282,22 @@ impl Shared {
 
     pub(crate) fn stats(&self) -> Stats {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let Counters { appends, entries, puts, batches, fsyncs, bytes } = &self.counters;
-        Stats { appends: count(appends), entries: count(entries), puts: count(puts), batches: count(batches), fsyncs: count(fsyncs), bytes: count(bytes) }
+        let Counters {
+            appends,
+            entries,
+            puts,
+            batches,
+            fsyncs,
+            bytes,
+        } = &self.counters;
+        Stats {
+            appends: count(appends),
+            entries: count(entries),
+            puts: count(puts),
+            batches: count(batches),
+            fsyncs: count(fsyncs),
+            bytes: count(bytes),
+        }
     }
 
     /// A thread's head for the writer, which remembers it. Checked against the log where it comes from the index.
@@ -275,7 +306,9 @@ impl Shared {
             return Ok(Some(head));
         }
         let head = self.with_index(|index| {
-            let Some(head) = index.head(thread)? else { return Ok(None) };
+            let Some(head) = index.head(thread)? else {
+                return Ok(None);
+            };
             let seq = head.head.cursor.seq;
             let row = index.entry(thread, seq)?.ok_or_else(|| missing(thread, seq))?;
             let record = self.segments.head(thread, seq, row.location)?;
@@ -331,11 +364,25 @@ impl Shared {
         let max_entries = limit.max_entries;
         let (live, head) = {
             let mut live = self.live();
-            (live.overlay.entries(thread, after, max_entries), live.overlay.head(thread))
+            (
+                live.overlay.entries(thread, after, max_entries),
+                live.overlay.head(thread),
+            )
         };
-        let below = live.first().map(|entry| entry.seq().previous()).or(head.map(|head| head.head.cursor.seq));
-        let wanted = below.map_or(max_entries, |below| usize::try_from(below.get().saturating_sub(after.get())).unwrap_or(max_entries)).min(max_entries);
-        let (mut run, bytes) = if wanted == 0 { (Vec::new(), 0) } else { self.indexed_run(thread, after, wanted, limit.max_bytes)? };
+        let below = live
+            .first()
+            .map(|entry| entry.seq().previous())
+            .or(head.map(|head| head.head.cursor.seq));
+        let wanted = below
+            .map_or(max_entries, |below| {
+                usize::try_from(below.get().saturating_sub(after.get())).unwrap_or(max_entries)
+            })
+            .min(max_entries);
+        let (mut run, bytes) = if wanted == 0 {
+            (Vec::new(), 0)
+        } else {
+            self.indexed_run(thread, after, wanted, limit.max_bytes)?
+        };
         if run.is_empty() && wanted > 0 && below.is_some() {
             return self.with_index(|_| Err(missing(thread, after.next())));
         }
@@ -345,12 +392,21 @@ impl Shared {
         Ok(run)
     }
 
-    fn indexed_run(&self, thread: ThreadId, after: Seq, wanted: usize, max_bytes: usize) -> Result<(Vec<Record>, usize), ReadError> {
+    fn indexed_run(
+        &self,
+        thread: ThreadId,
+        after: Seq,
+        wanted: usize,
+        max_bytes: usize,
+    ) -> Result<(Vec<Record>, usize), ReadError> {
         let first = after.next();
         // In this order: what leaves the overlay meanwhile is in the index by then.
         let erased: Vec<_> = {
             let live = self.live();
-            (first.get()..).take(wanted).map(|seq| live.overlay.erased_by(thread, Seq::saturating(seq))).collect()
+            (first.get()..)
+                .take(wanted)
+                .map(|seq| live.overlay.erased_by(thread, Seq::saturating(seq)))
+                .collect()
         };
         let mut rows = self.with_index(|index| Ok(index.run(thread, first, wanted, max_bytes)?))?;
         for (row, erased_by) in rows.iter_mut().zip(erased) {
@@ -359,13 +415,30 @@ impl Shared {
         let bytes = rows.iter().map(|row| row.location.extent.bytes()).sum();
         loop {
             match self.segments.run(thread, first, &rows) {
-                Err(ReadError::Damaged { file, offset, thread, seq, what }) => {
+                Err(ReadError::Damaged {
+                    file,
+                    offset,
+                    thread,
+                    seq,
+                    what,
+                }) => {
                     // A body that was overwritten since the rows were read doesn't hold. By now it is known to be erased, and this goes on for as long as it is
                     // another one each time.
-                    let row = usize::try_from(seq.get() - first.get()).ok().and_then(|at| rows.get_mut(at)).filter(|row| row.erased_by.is_none());
+                    let row = usize::try_from(seq.get() - first.get())
+                        .ok()
+                        .and_then(|at| rows.get_mut(at))
+                        .filter(|row| row.erased_by.is_none());
                     match (row, self.erased_by(thread, seq)?) {
                         (Some(row), Some(by)) => row.erased_by = Some(by),
-                        _ => return Err(ReadError::Damaged { file, offset, thread, seq, what }),
+                        _ => {
+                            return Err(ReadError::Damaged {
+                                file,
+                                offset,
+                                thread,
+                                seq,
+                                what,
+                            });
+                        }
                     }
                 }
                 records => return Ok((records?, bytes)),
@@ -391,18 +464,25 @@ impl Shared {
             return Ok(Some(live.into_head()));
         }
         let row = self.with_index(|index| Ok(index.entry(thread, seq)?))?;
-        row.map(|row| self.segments.head(thread, seq, row.location).map(Arc::new)).transpose()
+        row.map(|row| self.segments.head(thread, seq, row.location).map(Arc::new))
+            .transpose()
     }
 
     fn live_entry(&self, thread: ThreadId, seq: Seq) -> Option<LiveEntry> {
-        self.live().overlay.entries(thread, seq.previous(), 1).into_iter().find(|entry| entry.seq() == seq)
+        self.live()
+            .overlay
+            .entries(thread, seq.previous(), 1)
+            .into_iter()
+            .find(|entry| entry.seq() == seq)
     }
 
     pub(crate) fn find(&self, thread: ThreadId, id: Id) -> Result<Vec<Found>, ReadError> {
         let found = self.ids(thread, id)?.into_iter().map(|row| {
             let record = self.entry(thread, row.seq)?.ok_or_else(|| missing(thread, row.seq))?;
             if record.id != id && record.about != Some(id) {
-                return self.with_index(|_| Err(IndexError(format!("entry {} of thread {thread} is not about {id}", row.seq)).into()));
+                return self.with_index(|_| {
+                    Err(IndexError(format!("entry {} of thread {thread} is not about {id}", row.seq)).into())
+                });
             }
             Ok(Found::of(&record))
         });
@@ -427,7 +507,9 @@ impl Shared {
 
     /// The first entry up to which there are `n` messages.
     pub(crate) fn message_seq(&self, thread: ThreadId, n: u64) -> Result<Option<Seq>, ReadError> {
-        let Some(head) = self.head(thread)?.filter(|head| n > 0 && n <= head.messages) else { return Ok(None) };
+        let Some(head) = self.head(thread)?.filter(|head| n > 0 && n <= head.messages) else {
+            return Ok(None);
+        };
         // Below `low` there are fewer, at `high` there are as many.
         let (mut low, mut high) = (n, head.cursor.seq.get());
         while low < high {
@@ -442,15 +524,22 @@ impl Shared {
         // The index led here; what counts is what the entry says.
         let record = self.entry(thread, seq)?.ok_or_else(|| missing(thread, seq))?;
         if record.messages != n || record.kind != Kind::MessagePosted {
-            return self.with_index(|_| Err(IndexError(format!("message {n} of thread {thread} is not entry {seq}")).into()));
+            return self
+                .with_index(|_| Err(IndexError(format!("message {n} of thread {thread} is not entry {seq}")).into()));
         }
         Ok(Some(seq))
     }
 
     pub(crate) fn load_state(&self, thread: ThreadId) -> Result<Option<(Seq, Vec<u8>)>, ReadError> {
-        let Some((seq, root, state)) = self.states.load(thread) else { return Ok(None) };
+        let Some((seq, root, state)) = self.states.load(thread) else {
+            return Ok(None);
+        };
         let live = self.live().overlay.head(thread);
-        let head = if live.is_some() { live } else { self.with_index(|index| Ok(index.head(thread)?))? };
+        let head = if live.is_some() {
+            live
+        } else {
+            self.with_index(|index| Ok(index.head(thread)?))?
+        };
         let fresh = head.is_some_and(|head| seq >= head.last_redaction && seq <= head.head.cursor.seq);
         // It must be of this history: another one may have been restored beside it.
         let ours = fresh && self.entry(thread, seq)?.is_some_and(|record| record.root == root);
@@ -488,7 +577,14 @@ impl Nodes for StoredNodes<'_> {
     type Error = ReadError;
     fn node(&mut self, completed_by: u64, height: u32) -> Result<Hash, ReadError> {
         let seq = Seq::saturating(completed_by);
-        let record = self.shared.entry(self.thread, seq)?.ok_or_else(|| missing(self.thread, seq))?;
-        record.nodes.get(height as usize).copied().ok_or_else(|| missing(self.thread, seq))
+        let record = self
+            .shared
+            .entry(self.thread, seq)?
+            .ok_or_else(|| missing(self.thread, seq))?;
+        record
+            .nodes
+            .get(height as usize)
+            .copied()
+            .ok_or_else(|| missing(self.thread, seq))
     }
 }

@@ -50,7 +50,12 @@ impl States {
     pub(crate) fn remove(&self, thread: ThreadId) -> Result<(), ReadError> {
         for file in [self.file(thread), self.file(thread).with_extension("new")] {
             match fs::remove_file(&file) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(ReadError::Io { file, reason: error.to_string() }),
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(ReadError::Io {
+                        file,
+                        reason: error.to_string(),
+                    });
+                }
                 _ => {}
             }
         }

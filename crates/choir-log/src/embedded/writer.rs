@@ -22,8 +22,16 @@ type Answer = Result<(), AppendError>;
 /// What is to be made durable.
 #[derive(Debug)]
 pub(crate) enum Request {
-    Append { thread: ThreadId, expected: Seq, records: Vec<Record>, facts: Facts },
-    Put { key: Vec<u8>, value: Vec<u8> },
+    Append {
+        thread: ThreadId,
+        expected: Seq,
+        records: Vec<Record>,
+        facts: Facts,
+    },
+    Put {
+        key: Vec<u8>,
+        value: Vec<u8>,
+    },
 }
 
 impl Request {
@@ -31,8 +39,10 @@ impl Request {
     pub(crate) fn bytes(&self) -> usize {
         match self {
             Self::Append { records, facts, .. } => {
-                let body = |record: &Record| record.body.text().map_or(0, str::len) + 32 * record.nodes.len() + RECORD_BYTES;
-                let lists = facts.erase.len() * 16 + (facts.members.len() + facts.summary.awaiting.len()) * MEMBER_BYTES;
+                let body =
+                    |record: &Record| record.body.text().map_or(0, str::len) + 32 * record.nodes.len() + RECORD_BYTES;
+                let lists =
+                    facts.erase.len() * 16 + (facts.members.len() + facts.summary.awaiting.len()) * MEMBER_BYTES;
                 records.iter().map(body).sum::<usize>() + lists + facts.summary.title.len() + RECORD_BYTES
             }
             Self::Put { key, value } => key.len() + value.len() + RECORD_BYTES,
@@ -63,7 +73,12 @@ struct QueueState {
 
 impl Queue {
     pub(crate) fn new(max_requests: usize, max_bytes: usize) -> Self {
-        Self { state: Mutex::default(), news: Condvar::new(), max_requests, max_bytes }
+        Self {
+            state: Mutex::default(),
+            news: Condvar::new(),
+            max_requests,
+            max_bytes,
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, QueueState> {
@@ -137,7 +152,11 @@ pub(crate) const CLOSED: &str = "it was closed";
 /// Runs until the queue is closed, then seals the log.
 pub(crate) fn run(shared: &Arc<Shared>, tail: Tail) {
     let _end = WriterEnd(shared);
-    let mut writer = Writer { shared, tail, buffer: Vec::new() };
+    let mut writer = Writer {
+        shared,
+        tail,
+        buffer: Vec::new(),
+    };
     while let Some(requests) = shared.queue.take(shared.options.max_batch_bytes) {
         shared.wait_for_index(shared.options.max_unindexed_bytes);
         writer.batch(requests);
@@ -186,8 +205,14 @@ struct Batch {
 }
 
 enum Accepted {
-    Append { records: Vec<(Record, Extent)>, facts: StoredFacts },
-    Put { key: Vec<u8>, value: Vec<u8> },
+    Append {
+        records: Vec<(Record, Extent)>,
+        facts: StoredFacts,
+    },
+    Put {
+        key: Vec<u8>,
+        value: Vec<u8>,
+    },
 }
 
 /// How a write ended that didn't succeed.
@@ -232,17 +257,27 @@ impl Writer<'_> {
     /// Checks a request against what is durable and what is before it in the batch, and adds it to the frame.
     fn admit(&self, batch: &mut Batch, request: Request) -> Result<Accepted, AppendError> {
         // Only where the limits of batches are set beyond what a frame can hold.
-        let too_long = || AppendError::Refused { why: "it is too long for a frame of the log".into() };
+        let too_long = || AppendError::Refused {
+            why: "it is too long for a frame of the log".into(),
+        };
         let (thread, expected, records, facts) = match request {
             Request::Put { key, value } => {
                 batch.frame.put(&key, &value).ok_or_else(too_long)?;
                 return Ok(Accepted::Put { key, value });
             }
-            Request::Append { thread, expected, records, facts } => (thread, expected, records, facts),
+            Request::Append {
+                thread,
+                expected,
+                records,
+                facts,
+            } => (thread, expected, records, facts),
         };
         let before = match batch.heads.get(&thread) {
             Some(head) => Some(head.clone()),
-            None => self.shared.head_for_append(thread).map_err(|error| self.unusable(&error))?,
+            None => self
+                .shared
+                .head_for_append(thread)
+                .map_err(|error| self.unusable(&error))?,
         };
         check_append(before.as_ref().map(|before| &before.head), expected, &records, &facts)?;
         for record in &records {
@@ -251,7 +286,10 @@ impl Writer<'_> {
                 return Err(AppendError::Taken { seq: *seq });
             }
             if expected > Seq::ZERO {
-                let rows = self.shared.ids(thread, record.id).map_err(|error| self.unusable(&error))?;
+                let rows = self
+                    .shared
+                    .ids(thread, record.id)
+                    .map_err(|error| self.unusable(&error))?;
                 if let Some(row) = rows.iter().find(|row| row.bears && row.kind == record.kind) {
                     return Err(AppendError::Taken { seq: row.seq });
                 }
@@ -259,13 +297,32 @@ impl Writer<'_> {
         }
 
         let last = records.last().ok_or_else(too_long)?;
-        let head = Head { cursor: Cursor { seq: last.seq, root: last.root }, messages: last.messages, timestamp: last.timestamp };
-        let awaiting_as_before = before.as_ref().map_or(&[][..], |before| &before.summary.awaiting) == facts.summary.awaiting;
-        let extents = records.iter().map(|record| batch.frame.record(thread, record)).collect::<Option<Vec<_>>>().ok_or_else(too_long)?;
-        batch.frame.facts(thread, last.seq, &facts, awaiting_as_before).ok_or_else(too_long)?;
+        let head = Head {
+            cursor: Cursor {
+                seq: last.seq,
+                root: last.root,
+            },
+            messages: last.messages,
+            timestamp: last.timestamp,
+        };
+        let awaiting_as_before =
+            before.as_ref().map_or(&[][..], |before| &before.summary.awaiting) == facts.summary.awaiting;
+        let extents = records
+            .iter()
+            .map(|record| batch.frame.record(thread, record))
+            .collect::<Option<Vec<_>>>()
+            .ok_or_else(too_long)?;
+        batch
+            .frame
+            .facts(thread, last.seq, &facts, awaiting_as_before)
+            .ok_or_else(too_long)?;
         for (record, extent) in records.iter().zip(&extents) {
             batch.extents.insert((thread, record.seq), *extent);
-            batch.ids.entry((thread, record.id)).or_default().push((record.kind.clone(), record.seq));
+            batch
+                .ids
+                .entry((thread, record.id))
+                .or_default()
+                .push((record.kind.clone(), record.seq));
         }
         for (erased, _) in &facts.erase {
             // Erased before it was ever written: then it is never written.
@@ -275,9 +332,26 @@ impl Writer<'_> {
         }
         let redacted = facts.erase.iter().map(|(_, by)| *by).max().unwrap_or_default();
         let last_redaction = redacted.max(before.as_ref().map_or(Seq::ZERO, |before| before.last_redaction));
-        let stored = StoredFacts { thread, last: last.seq, erase: facts.erase, members: facts.members, summary: facts.summary, awaiting_as_before };
-        batch.heads.insert(thread, ThreadHead { head, last_redaction, summary: Arc::new(stored.summary.clone()) });
-        Ok(Accepted::Append { records: records.into_iter().zip(extents).collect(), facts: stored })
+        let stored = StoredFacts {
+            thread,
+            last: last.seq,
+            erase: facts.erase,
+            members: facts.members,
+            summary: facts.summary,
+            awaiting_as_before,
+        };
+        batch.heads.insert(
+            thread,
+            ThreadHead {
+                head,
+                last_redaction,
+                summary: Arc::new(stored.summary.clone()),
+            },
+        );
+        Ok(Accepted::Append {
+            records: records.into_iter().zip(extents).collect(),
+            facts: stored,
+        })
     }
 
     /// Nothing can be decided on a thread that can't be read. One damaged entry holds up its own thread only; a damaged index may be wrong about any, and is
@@ -292,8 +366,18 @@ impl Writer<'_> {
     }
 
     fn commit(&mut self, batch: Batch) {
-        let Batch { frame, accepted, rejected, heads, .. } = batch;
-        let done = if accepted.is_empty() { Ok(None) } else { self.write(frame).map(Some) };
+        let Batch {
+            frame,
+            accepted,
+            rejected,
+            heads,
+            ..
+        } = batch;
+        let done = if accepted.is_empty() {
+            Ok(None)
+        } else {
+            self.write(frame).map(Some)
+        };
         let answers = match done {
             Ok(None) => Ok(()),
             Ok(Some(position)) => {
@@ -327,16 +411,26 @@ impl Writer<'_> {
             answer.send(Err(match &answers {
                 Ok(()) => rejection,
                 Err(AppendError::Refused { .. }) => AppendError::Busy,
-                Err(AppendError::Unknown { reason } | AppendError::Broken { reason }) => AppendError::Broken { reason: reason.clone() },
+                Err(AppendError::Unknown { reason } | AppendError::Broken { reason }) => {
+                    AppendError::Broken { reason: reason.clone() }
+                }
                 Err(_) => AppendError::Busy,
             }));
         }
     }
 
     /// What the index learns of a batch that has become durable, and who is told.
-    fn committed(&self, position: Position, accepted: Vec<(Accepted, Sender<Answer>)>) -> (Committed, Vec<Sender<Answer>>) {
+    fn committed(
+        &self,
+        position: Position,
+        accepted: Vec<(Accepted, Sender<Answer>)>,
+    ) -> (Committed, Vec<Sender<Answer>>) {
         let counters = &self.shared.counters;
-        let (mut changes, mut answers, mut bytes) = (Vec::with_capacity(accepted.len()), Vec::with_capacity(accepted.len()), 0);
+        let (mut changes, mut answers, mut bytes) = (
+            Vec::with_capacity(accepted.len()),
+            Vec::with_capacity(accepted.len()),
+            0,
+        );
         for (accepted, answer) in accepted {
             answers.push(answer);
             changes.push(match accepted {
@@ -347,9 +441,18 @@ impl Writer<'_> {
                     let placed = records.into_iter().map(|(record, extent)| {
                         // It was written, so that its place is one that the fields can hold.
                         let extent = extent.from(position.start).unwrap_or(extent);
-                        (Arc::new(record), Location { segment: position.segment, extent })
+                        (
+                            Arc::new(record),
+                            Location {
+                                segment: position.segment,
+                                extent,
+                            },
+                        )
                     });
-                    Change::Append { records: placed.collect(), facts }
+                    Change::Append {
+                        records: placed.collect(),
+                        facts,
+                    }
                 }
                 Accepted::Put { key, value } => {
                     counters.puts.fetch_add(1, Ordering::Relaxed);
@@ -358,7 +461,14 @@ impl Writer<'_> {
                 }
             });
         }
-        (Committed { position, changes, bytes }, answers)
+        (
+            Committed {
+                position,
+                changes,
+                bytes,
+            },
+            answers,
+        )
     }
 
     /// Writes a frame and makes it durable.
@@ -397,8 +507,17 @@ impl Writer<'_> {
             return Err(Failure::Unknown(format!("fsync of {} failed: {error}", name())));
         }
         self.shared.counters.batches.fetch_add(1, Ordering::Relaxed);
-        self.shared.counters.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-        let position = Position { batch, crc, segment: self.tail.segment, start: short_start, end: short_end };
+        self.shared
+            .counters
+            .bytes
+            .fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        let position = Position {
+            batch,
+            crc,
+            segment: self.tail.segment,
+            start: short_start,
+            end: short_end,
+        };
         self.tail.offset = end;
         self.tail.last = position;
         Ok(position)
@@ -415,12 +534,25 @@ impl Writer<'_> {
         let path = self.shared.paths.segment(number);
         match create_segment(self.shared, number, last) {
             Ok(file) => {
-                self.tail = Tail { file, segment: number, offset: SEGMENT_HEADER as u64, last };
+                self.tail = Tail {
+                    file,
+                    segment: number,
+                    offset: SEGMENT_HEADER as u64,
+                    last,
+                };
                 Ok(())
             }
             Err(error) => {
                 let what = format!("beginning {} failed: {error}", path.display());
-                let gone = || self.shared.disk.remove(&path).or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) });
+                let gone = || {
+                    self.shared.disk.remove(&path).or_else(|error| {
+                        if error.kind() == io::ErrorKind::NotFound {
+                            Ok(())
+                        } else {
+                            Err(error)
+                        }
+                    })
+                };
                 if error.kind() == io::ErrorKind::StorageFull && gone().is_ok() {
                     return Err(Failure::Clean(format!("the disk is full: {what}; free some space")));
                 }
@@ -439,10 +571,20 @@ impl Writer<'_> {
             return;
         }
         match self.write(frame) {
-            Ok(position) => self.shared.publish(Committed { position, changes: Vec::new(), bytes: 0 }, HashMap::new()),
+            Ok(position) => self.shared.publish(
+                Committed {
+                    position,
+                    changes: Vec::new(),
+                    bytes: 0,
+                },
+                HashMap::new(),
+            ),
             // Nothing hangs on it but how well damage is told from a crash.
             Err(Failure::Clean(reason) | Failure::Broken(reason) | Failure::Unknown(reason)) => {
-                tracing::warn!(reason, "the log could not be sealed; everything that was acknowledged is durable");
+                tracing::warn!(
+                    reason,
+                    "the log could not be sealed; everything that was acknowledged is durable"
+                );
             }
         }
     }
@@ -451,7 +593,11 @@ impl Writer<'_> {
 /// A segment with its header and no frame. Its header becomes durable with the first frame.
 pub(crate) fn create_segment(shared: &Shared, number: u32, last: Position) -> io::Result<Box<dyn DiskFile>> {
     let file = shared.disk.open(&shared.paths.segment(number), Access::Create)?;
-    let header = SegmentHeader { number, first_batch: last.batch + 1, previous_crc: last.crc };
+    let header = SegmentHeader {
+        number,
+        first_batch: last.batch + 1,
+        previous_crc: last.crc,
+    };
     file.write_all_at(&header.to_bytes(), 0)?;
     // Else the file, durable frames and all, could be gone after a power cut.
     shared.counters.fsyncs.fetch_add(1, Ordering::Relaxed);

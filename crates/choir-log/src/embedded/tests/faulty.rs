@@ -36,7 +36,12 @@ pub(super) struct FaultyDisk {
 
 impl FaultyDisk {
     pub(super) fn new(fails_at: u64, fault: Fault) -> Self {
-        Self { calls: Arc::default(), fails_at, fault, unsynced: Arc::default() }
+        Self {
+            calls: Arc::default(),
+            fails_at,
+            fault,
+            unsynced: Arc::default(),
+        }
     }
 
     /// Whether the call that fails has been made.
@@ -58,7 +63,11 @@ impl FaultyDisk {
 }
 
 fn error(fault: Fault) -> io::Error {
-    if fault == Fault::Full { io::ErrorKind::StorageFull.into() } else { io::Error::other("injected") }
+    if fault == Fault::Full {
+        io::ErrorKind::StorageFull.into()
+    } else {
+        io::Error::other("injected")
+    }
 }
 
 impl Disk for FaultyDisk {
@@ -73,7 +82,11 @@ impl Disk for FaultyDisk {
                 None => {}
             }
         }
-        Ok(Box::new(FaultyFile { file: SystemDisk.open(path, access)?, path: path.into(), disk: self.clone() }))
+        Ok(Box::new(FaultyFile {
+            file: SystemDisk.open(path, access)?,
+            path: path.into(),
+            disk: self.clone(),
+        }))
     }
 
     fn sync_directory(&self, path: &Path) -> io::Result<()> {
@@ -102,7 +115,13 @@ impl FaultyFile {
         let mut before = vec![0; bytes.len()];
         let there = usize::try_from(end.saturating_sub(offset)).unwrap().min(bytes.len());
         self.file.read_exact_at(&mut before[..there], offset)?;
-        self.disk.unsynced.lock().unwrap().entry(self.path.clone()).or_default().push((offset, before));
+        self.disk
+            .unsynced
+            .lock()
+            .unwrap()
+            .entry(self.path.clone())
+            .or_default()
+            .push((offset, before));
         self.file.write_all_at(bytes, offset)
     }
 }
@@ -200,13 +219,20 @@ impl GatedDisk {
             gate = self.0.1.wait(gate).unwrap();
         }
         gate.waiting -= 1;
-        if gate.broken { Err(io::Error::other("injected")) } else { Ok(()) }
+        if gate.broken {
+            Err(io::Error::other("injected"))
+        } else {
+            Ok(())
+        }
     }
 }
 
 impl Disk for GatedDisk {
     fn open(&self, path: &Path, access: Access) -> io::Result<Box<dyn DiskFile>> {
-        Ok(Box::new(GatedFile { file: SystemDisk.open(path, access)?, disk: self.clone() }))
+        Ok(Box::new(GatedFile {
+            file: SystemDisk.open(path, access)?,
+            disk: self.clone(),
+        }))
     }
 
     fn sync_directory(&self, path: &Path) -> io::Result<()> {

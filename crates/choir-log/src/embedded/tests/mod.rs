@@ -23,7 +23,11 @@ mod faulty;
 use faulty::{Fault, FaultyDisk, GatedDisk};
 
 fn small() -> Options {
-    Options { segment_bytes: 4096, cached_heads: 4, ..Options::default() }
+    Options {
+        segment_bytes: 4096,
+        cached_heads: 4,
+        ..Options::default()
+    }
 }
 
 fn open(directory: &Path) -> EmbeddedLog {
@@ -33,7 +37,11 @@ fn open(directory: &Path) -> EmbeddedLog {
 /// A directory in memory where there is one: fsyncs that nobody looks at would be most of these tests' time.
 fn place() -> TempDir {
     let shm = Path::new("/dev/shm");
-    if shm.is_dir() { tempfile::tempdir_in(shm).unwrap() } else { tempfile::tempdir().unwrap() }
+    if shm.is_dir() {
+        tempfile::tempdir_in(shm).unwrap()
+    } else {
+        tempfile::tempdir().unwrap()
+    }
 }
 
 fn append(log: &dyn Log, thread: ThreadId, (expected, records, facts): (Seq, Vec<Record>, Facts)) {
@@ -61,13 +69,28 @@ fn read_all(log: &dyn Log, thread: ThreadId) -> Result<Vec<Record>, ReadError> {
 
 /// Some of everything in three threads; the chains hold what reads must answer.
 fn fill(log: &dyn Log) -> Vec<(ThreadId, Chain)> {
-    let mut chains: Vec<_> = (1..=3).map(|n| (sample_thread(n), Chain::new(sample_thread(n)))).collect();
+    let mut chains: Vec<_> = (1..=3)
+        .map(|n| (sample_thread(n), Chain::new(sample_thread(n))))
+        .collect();
     for (n, (thread, chain)) in chains.iter_mut().enumerate() {
-        chain.summary.visibility = if n == 1 { Visibility::Public } else { Visibility::Private };
+        chain.summary.visibility = if n == 1 {
+            Visibility::Public
+        } else {
+            Visibility::Private
+        };
         chain.summary.due = Timestamp::new(500 + n as u64);
         chain.summary.awaiting = vec![(sample_user(1), 1 + u32::try_from(n).unwrap())];
         let (expected, records, mut facts) = chain.append(&[Kind::ThreadCreated]);
-        facts.members = vec![(sample_user(1), Some(MemberFact { role: Role::Owner, joined: n != 2 })), (sample_user(2), None)];
+        facts.members = vec![
+            (
+                sample_user(1),
+                Some(MemberFact {
+                    role: Role::Owner,
+                    joined: n != 2,
+                }),
+            ),
+            (sample_user(2), None),
+        ];
         append(log, *thread, (expected, records, facts));
     }
     for round in 0..4 {
@@ -89,13 +112,25 @@ fn everything(log: &dyn Log, chains: &[(ThreadId, Chain)]) -> String {
         all.push(format!("{:?}", wait(log.head(*thread))));
         for record in &chain.records {
             all.push(format!("{:?}", wait(log.find(*thread, record.id))));
-            all.push(format!("{:?} {:?}", wait(log.root_at(*thread, record.seq)), wait(log.peaks_at(*thread, record.seq))));
-            all.push(format!("{:?} {:?}", wait(log.messages_at(*thread, record.seq)), wait(log.message_seq(*thread, record.seq.get()))));
+            all.push(format!(
+                "{:?} {:?}",
+                wait(log.root_at(*thread, record.seq)),
+                wait(log.peaks_at(*thread, record.seq))
+            ));
+            all.push(format!(
+                "{:?} {:?}",
+                wait(log.messages_at(*thread, record.seq)),
+                wait(log.message_seq(*thread, record.seq.get()))
+            ));
         }
     }
     for user in [sample_user(1), sample_user(2)] {
         all.push(format!("{:?}", wait(log.threads_of(&user, None, 10))));
-        all.push(format!("{:?} {:?}", wait(log.joined_threads(&user, None, 10)), wait(log.awaiting(&user, 10))));
+        all.push(format!(
+            "{:?} {:?}",
+            wait(log.joined_threads(&user, None, 10)),
+            wait(log.awaiting(&user, 10))
+        ));
     }
     all.push(format!("{:?}", wait(log.public_threads(None, 10))));
     all.push(format!("{:?}", wait(log.due(Timestamp::saturating(10_000), 10))));
@@ -126,7 +161,10 @@ fn segment(directory: &Path, number: u32) -> PathBuf {
 }
 
 fn last_segment(directory: &Path) -> PathBuf {
-    let mut segments: Vec<_> = fs::read_dir(directory.join("segments")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut segments: Vec<_> = fs::read_dir(directory.join("segments"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
     segments.sort();
     segments.pop().unwrap()
 }
@@ -156,7 +194,13 @@ fn the_embedded_engine_keeps_the_contract() {
 fn the_contract_holds_with_the_tightest_limits() {
     let place = || -> Opener {
         let directory = place();
-        let options = Options { max_unindexed_bytes: 0, max_batch_bytes: 1, cached_heads: 0, readers: 0, ..small() };
+        let options = Options {
+            max_unindexed_bytes: 0,
+            max_batch_bytes: 1,
+            cached_heads: 0,
+            readers: 0,
+            ..small()
+        };
         Box::new(move || -> Arc<dyn Log> { Arc::new(EmbeddedLog::open(directory.path(), options.clone()).unwrap()) })
     };
     conformance::run(place, Durability::Survives);
@@ -176,7 +220,10 @@ fn what_is_not_indexed_yet_is_read_the_same() {
     for (thread, chain) in &mut chains {
         let about = chain.records[1].id;
         let (expected, id) = (chain.seq(), chain.new_id());
-        let records = vec![chain.entry(Kind::MessageEdited, id, Some(about), "unindexed"), chain.entry(Kind::SpecResolved, about, None, "unindexed")];
+        let records = vec![
+            chain.entry(Kind::MessageEdited, id, Some(about), "unindexed"),
+            chain.entry(Kind::SpecResolved, about, None, "unindexed"),
+        ];
         append(&log, *thread, (expected, records, chain.facts()));
         append(&log, *thread, chain.append(&[Kind::MessagePosted]));
     }
@@ -190,8 +237,16 @@ fn what_is_not_indexed_yet_is_read_the_same() {
             all.push(format!("{:?}", wait(log.head(*thread))));
             for record in &chain.records {
                 all.push(format!("{:?}", wait(log.find(*thread, record.id))));
-                all.push(format!("{:?} {:?}", wait(log.root_at(*thread, record.seq)), wait(log.peaks_at(*thread, record.seq))));
-                all.push(format!("{:?} {:?}", wait(log.messages_at(*thread, record.seq)), wait(log.message_seq(*thread, record.seq.get()))));
+                all.push(format!(
+                    "{:?} {:?}",
+                    wait(log.root_at(*thread, record.seq)),
+                    wait(log.peaks_at(*thread, record.seq))
+                ));
+                all.push(format!(
+                    "{:?} {:?}",
+                    wait(log.messages_at(*thread, record.seq)),
+                    wait(log.message_seq(*thread, record.seq.get()))
+                ));
             }
             let mut again = chain.clone();
             for taken in [&chain.records[1], &chain.records[chain.records.len() - 1]] {
@@ -231,9 +286,16 @@ fn a_damaged_head_holds_up_its_own_thread_only() {
     drop(log);
     let log = open(place.path());
     let damaged = wait(log.read(chains[2].0, chains[2].1.seq().previous(), ReadLimit::default())).unwrap();
-    let head = [&chains[2].0.as_bytes()[..], &damaged[0].seq.get().to_le_bytes(), damaged[0].id.as_bytes()].concat();
+    let head = [
+        &chains[2].0.as_bytes()[..],
+        &damaged[0].seq.get().to_le_bytes(),
+        damaged[0].id.as_bytes(),
+    ]
+    .concat();
     for number in 1.. {
-        let Ok(bytes) = fs::read(segment(place.path(), number)) else { break };
+        let Ok(bytes) = fs::read(segment(place.path(), number)) else {
+            break;
+        };
         for at in (0..bytes.len() - head.len()).filter(|at| bytes[*at..].starts_with(&head)) {
             write_byte(&segment(place.path(), number), at, bytes[at] ^ 1);
         }
@@ -241,7 +303,10 @@ fn a_damaged_head_holds_up_its_own_thread_only() {
     let (thread, chain) = &mut chains[2];
     let (expected, records, facts) = chain.append(&[Kind::MessagePosted]);
     let answer = wait(log.append(*thread, expected, records, facts));
-    assert!(matches!(&answer, Err(AppendError::Refused { why }) if why.contains("damaged")), "{answer:?}");
+    assert!(
+        matches!(&answer, Err(AppendError::Refused { why }) if why.contains("damaged")),
+        "{answer:?}"
+    );
     let (thread, chain) = &mut chains[0];
     append(&log, *thread, chain.append(&[Kind::MessagePosted]));
 }
@@ -260,14 +325,20 @@ fn a_torn_tail_is_cut_at_every_length() {
     let before = self::place();
     copy(place.path(), before.path());
     let log = open(place.path());
-    append(&log, sample_thread(1), chain.append(&[Kind::MessagePosted, Kind::MessageEdited]));
+    append(
+        &log,
+        sample_thread(1),
+        chain.append(&[Kind::MessagePosted, Kind::MessageEdited]),
+    );
     wait(log.close());
     drop(log);
 
     let whole = fs::read(segment(place.path(), 1)).unwrap();
     let begin = frames(&segment(place.path(), 1));
     // The last frame with content stands before the seal.
-    let [.., start, end, _] = begin[..] else { panic!("{begin:?}") };
+    let [.., start, end, _] = begin[..] else {
+        panic!("{begin:?}")
+    };
     for length in start..end {
         for zeros in [0, 600] {
             // The file's length may have become durable before its content; unless what is cut off is zero anyway.
@@ -285,7 +356,11 @@ fn a_torn_tail_is_cut_at_every_length() {
             let found = found.unwrap();
             drop(directory);
             let torn = length + zeros > start;
-            assert_eq!((found.offset, found.torn, batches, found.last.batch), (start as u64, torn, 3, 3), "{length} bytes");
+            assert_eq!(
+                (found.offset, found.torn, batches, found.last.batch),
+                (start as u64, torn, 3, 3),
+                "{length} bytes"
+            );
         }
         if (length - start) % 50 == 1 {
             let copied = self::place();
@@ -336,9 +411,21 @@ fn a_flipped_bit_is_never_served() {
             write_byte(&file, at, good[at] ^ (1 << (at % 8)));
             for (thread, chain) in &chains {
                 for record in &chain.records {
-                    match wait(log.read(*thread, record.seq.previous(), ReadLimit { max_entries: 1, max_bytes: 0 })) {
+                    match wait(log.read(
+                        *thread,
+                        record.seq.previous(),
+                        ReadLimit {
+                            max_entries: 1,
+                            max_bytes: 0,
+                        },
+                    )) {
                         Ok(run) => assert_eq!(run, std::slice::from_ref(record), "byte {at} of segment {number}"),
-                        Err(ReadError::Damaged { file: named, thread: of, seq, .. }) => {
+                        Err(ReadError::Damaged {
+                            file: named,
+                            thread: of,
+                            seq,
+                            ..
+                        }) => {
                             assert_eq!((named, of, seq), (file.clone(), *thread, record.seq));
                             noticed += 1;
                         }
@@ -356,7 +443,12 @@ fn a_flipped_bit_is_never_served() {
 
 fn write_byte(file: &Path, at: usize, byte: u8) {
     use std::os::unix::fs::FileExt;
-    fs::OpenOptions::new().write(true).open(file).unwrap().write_all_at(&[byte], at as u64).unwrap();
+    fs::OpenOptions::new()
+        .write(true)
+        .open(file)
+        .unwrap()
+        .write_all_at(&[byte], at as u64)
+        .unwrap();
 }
 
 #[test]
@@ -401,7 +493,9 @@ fn a_log_with_a_flipped_bit_is_refused_or_right_without_its_index() {
     let seal = seal[seal.len() - 2];
     let (mut refused, mut opened) = (0, 0);
     for number in 1.. {
-        let Ok(good) = fs::read(segment(place.path(), number)) else { break };
+        let Ok(good) = fs::read(segment(place.path(), number)) else {
+            break;
+        };
         let is_last = segment(place.path(), number) == last_segment(place.path());
         for at in (0..good.len()).step_by(97) {
             let copied = self::place();
@@ -412,7 +506,10 @@ fn a_log_with_a_flipped_bit_is_refused_or_right_without_its_index() {
             let spoilt = fs::read(&file).unwrap();
             match EmbeddedLog::open(copied.path(), small()) {
                 Err(OpenError::Corrupt { file: named, .. }) => {
-                    assert!(named == file || named == segment(copied.path(), number + 1), "{named:?}");
+                    assert!(
+                        named == file || named == segment(copied.path(), number + 1),
+                        "{named:?}"
+                    );
                     assert_eq!(fs::read(&file).unwrap(), spoilt, "nothing was touched");
                     assert!(!(is_last && at >= seal));
                     refused += 1;
@@ -421,8 +518,18 @@ fn a_log_with_a_flipped_bit_is_refused_or_right_without_its_index() {
                 Ok(log) => {
                     for (thread, chain) in &chains {
                         for record in &chain.records {
-                            let read = wait(log.read(*thread, record.seq.previous(), ReadLimit { max_entries: 1, max_bytes: 0 }));
-                            assert!(matches!(read, Err(ReadError::Damaged { .. })) || read == Ok(vec![record.clone()]), "byte {at}: {read:?}");
+                            let read = wait(log.read(
+                                *thread,
+                                record.seq.previous(),
+                                ReadLimit {
+                                    max_entries: 1,
+                                    max_bytes: 0,
+                                },
+                            ));
+                            assert!(
+                                matches!(read, Err(ReadError::Damaged { .. })) || read == Ok(vec![record.clone()]),
+                                "byte {at}: {read:?}"
+                            );
                         }
                     }
                     opened += 1;
@@ -444,15 +551,23 @@ fn the_index_remembers_that_the_last_frame_was_good() {
     // Without the seal, the last frame would pass for torn.
     let file = segment(place.path(), 1);
     let begin = frames(&file);
-    let [.., last, seal, _] = begin[..] else { panic!("{begin:?}") };
+    let [.., last, seal, _] = begin[..] else {
+        panic!("{begin:?}")
+    };
     let bytes = fs::read(&file).unwrap();
     fs::write(&file, &bytes[..seal]).unwrap();
     write_byte(&file, last + 40, bytes[last + 40] ^ 1);
     // Also a second time: what the index knew isn't forgotten with it.
     for _ in 0..2 {
         let error = EmbeddedLog::open(place.path(), small()).unwrap_err();
-        assert!(matches!(&error, OpenError::Corrupt { offset, .. } if *offset == last as u64), "{error}");
-        assert!(error.to_string().contains("the index remembers batches up to 3"), "{error}");
+        assert!(
+            matches!(&error, OpenError::Corrupt { offset, .. } if *offset == last as u64),
+            "{error}"
+        );
+        assert!(
+            error.to_string().contains("the index remembers batches up to 3"),
+            "{error}"
+        );
     }
 }
 
@@ -461,7 +576,11 @@ fn an_older_copy_of_the_log_is_noticed_and_indexed_anew() {
     let place = place();
     let log = open(place.path());
     let mut chain = Chain::new(sample_thread(1));
-    append(&log, sample_thread(1), chain.append(&[Kind::ThreadCreated, Kind::MessagePosted]));
+    append(
+        &log,
+        sample_thread(1),
+        chain.append(&[Kind::ThreadCreated, Kind::MessagePosted]),
+    );
     drop(log);
     let older = fs::read(segment(place.path(), 1)).unwrap();
     let kept = chain.records.clone();
@@ -471,7 +590,10 @@ fn an_older_copy_of_the_log_is_noticed_and_indexed_anew() {
     fs::write(segment(place.path(), 1), older).unwrap();
     let log = open(place.path());
     assert_eq!(read_all(&log, sample_thread(1)).unwrap(), kept);
-    assert_eq!(wait(log.head(sample_thread(1))).unwrap().unwrap().cursor.seq, Seq::saturating(2));
+    assert_eq!(
+        wait(log.head(sample_thread(1))).unwrap().unwrap().cursor.seq,
+        Seq::saturating(2)
+    );
 }
 
 #[test]
@@ -487,7 +609,12 @@ fn a_lost_index_is_rebuilt_the_same() {
     fs::remove_dir_all(place.path().join("index")).unwrap();
     let done = Arc::new(AtomicU64::new(0));
     let told = Arc::clone(&done);
-    let options = Options { progress: Some(Arc::new(move |done, total| told.store(done * 100 / total, Ordering::SeqCst))), ..small() };
+    let options = Options {
+        progress: Some(Arc::new(move |done, total| {
+            told.store(done * 100 / total, Ordering::SeqCst)
+        })),
+        ..small()
+    };
     let log = EmbeddedLog::open(place.path(), options).unwrap();
     assert!(done.load(Ordering::SeqCst) > 80, "progress is told");
     assert_eq!(everything(&log, &chains), before, "rebuilt");
@@ -505,7 +632,11 @@ fn a_damaged_index_is_rebuilt_the_same() {
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
-            if path.is_dir() { folders.push(path) } else { files.push(path) }
+            if path.is_dir() {
+                folders.push(path)
+            } else {
+                files.push(path)
+            }
         }
     }
     for file in files {
@@ -533,7 +664,11 @@ fn a_stale_index_catches_up_and_erases_again() {
     let place = place();
     let log = open(place.path());
     let mut chain = Chain::new(sample_thread(1));
-    append(&log, sample_thread(1), chain.append(&[Kind::ThreadCreated, Kind::MessagePosted, Kind::MessagePosted]));
+    append(
+        &log,
+        sample_thread(1),
+        chain.append(&[Kind::ThreadCreated, Kind::MessagePosted, Kind::MessagePosted]),
+    );
     drop(log);
     let stale = self::place();
     copy(place.path(), stale.path());
@@ -579,7 +714,10 @@ fn l6_a_redacted_body_is_gone_from_the_disk() {
     let ids = [chain.new_id(), chain.new_id()];
     let secret = "an unmistakable secret";
     let expected = chain.seq();
-    let records = vec![chain.entry(Kind::MessagePosted, ids[0], None, secret), chain.entry(Kind::MessageEdited, ids[1], Some(ids[0]), secret)];
+    let records = vec![
+        chain.entry(Kind::MessagePosted, ids[0], None, secret),
+        chain.entry(Kind::MessageEdited, ids[1], Some(ids[0]), secret),
+    ];
     append(&log, thread, (expected, records, chain.facts()));
     log.save_state(thread, chain.seq(), format!("folded: {secret}").into_bytes());
     while wait(log.load_state(thread)).unwrap().is_none() {
@@ -594,11 +732,17 @@ fn l6_a_redacted_body_is_gone_from_the_disk() {
     facts.erase = vec![(Seq::saturating(2), by), (Seq::saturating(3), by)];
     append(&log, thread, (expected, records, facts));
     let read = read_all(&log, thread).unwrap();
-    assert!(read[1].body == Body::Erased(by) && read[2].body == Body::Erased(by), "at once");
+    assert!(
+        read[1].body == Body::Erased(by) && read[2].body == Body::Erased(by),
+        "at once"
+    );
     // Decided together: never written at all.
     let id = chain.new_id();
     let expected = chain.seq();
-    let records = vec![chain.entry(Kind::MessagePosted, id, None, secret), chain.entry(Kind::MessageRedacted, ids[0], None, "x")];
+    let records = vec![
+        chain.entry(Kind::MessagePosted, id, None, secret),
+        chain.entry(Kind::MessageRedacted, ids[0], None, "x"),
+    ];
     let mut facts = chain.facts();
     facts.erase = vec![(records[0].seq, records[1].seq)];
     append(&log, thread, (expected, records, facts));
@@ -617,7 +761,11 @@ fn holding(directory: &Path, text: &str) -> Vec<PathBuf> {
         let path = entry.unwrap().path();
         if path.is_dir() {
             found.extend(holding(&path, text));
-        } else if fs::read(&path).unwrap_or_default().windows(text.len()).any(|window| window == text.as_bytes()) {
+        } else if fs::read(&path)
+            .unwrap_or_default()
+            .windows(text.len())
+            .any(|window| window == text.as_bytes())
+        {
             found.push(path);
         }
     }
@@ -647,7 +795,16 @@ fn l6_reads_are_right_while_bodies_are_overwritten() {
         }
         for seq in 2..=60 {
             redact(&*log, thread, &mut chain, seq);
-            let body = &wait(log.read(thread, Seq::saturating(seq - 1), ReadLimit { max_entries: 1, max_bytes: 0 })).unwrap()[0].body;
+            let body = &wait(log.read(
+                thread,
+                Seq::saturating(seq - 1),
+                ReadLimit {
+                    max_entries: 1,
+                    max_bytes: 0,
+                },
+            ))
+            .unwrap()[0]
+                .body;
             assert_eq!(*body, Body::Erased(chain.seq()), "at once");
         }
         over.store(true, Ordering::SeqCst);
@@ -660,7 +817,10 @@ fn a_second_opener_is_refused_and_told_the_directory() {
     let place = place();
     let log = open(place.path());
     let error = EmbeddedLog::open(place.path(), small()).unwrap_err();
-    assert!(matches!(error, OpenError::Locked { .. }) && error.to_string().contains(&place.path().display().to_string()), "{error}");
+    assert!(
+        matches!(error, OpenError::Locked { .. }) && error.to_string().contains(&place.path().display().to_string()),
+        "{error}"
+    );
     assert!(matches!(check(place.path()), Err(OpenError::Locked { .. })));
     assert!(matches!(renew_log_id(place.path()), Err(OpenError::Locked { .. })));
     wait(log.close());
@@ -727,7 +887,10 @@ fn a_missing_segment_is_named() {
     assert!(segment(place.path(), 3).exists(), "small segments");
     fs::remove_file(segment(place.path(), 2)).unwrap();
     let error = EmbeddedLog::open(place.path(), small()).unwrap_err();
-    assert!(matches!(&error, OpenError::Corrupt { file, .. } if *file == segment(place.path(), 2)), "{error}");
+    assert!(
+        matches!(&error, OpenError::Corrupt { file, .. } if *file == segment(place.path(), 2)),
+        "{error}"
+    );
 }
 
 #[test]
@@ -736,7 +899,13 @@ fn a_segment_whose_beginning_was_torn_is_removed() {
     let log = open(place.path());
     let chains = fill(&log);
     drop(log);
-    let last: u32 = last_segment(place.path()).file_stem().unwrap().to_str().unwrap().parse().unwrap();
+    let last: u32 = last_segment(place.path())
+        .file_stem()
+        .unwrap()
+        .to_str()
+        .unwrap()
+        .parse()
+        .unwrap();
     for bytes in [0, 20, 47] {
         fs::write(segment(place.path(), last + 1), vec![0xff; bytes]).unwrap();
         let log = open(place.path());
@@ -766,7 +935,14 @@ fn an_append_larger_than_a_segment_has_one_of_its_own() {
 #[test]
 fn an_append_above_the_limit_is_refused() {
     let place = place();
-    let log = EmbeddedLog::open(place.path(), Options { max_append_bytes: 20_000, ..small() }).unwrap();
+    let log = EmbeddedLog::open(
+        place.path(),
+        Options {
+            max_append_bytes: 20_000,
+            ..small()
+        },
+    )
+    .unwrap();
     let mut chain = Chain::new(sample_thread(1));
     let (expected, id) = (chain.seq(), chain.new_id());
     let record = chain.entry(Kind::ThreadCreated, id, None, &"x".repeat(20_000));
@@ -791,18 +967,32 @@ fn g2_a_failed_fsync_latches_and_nothing_of_it_is_seen() {
     let (expected, records, facts) = chain.append(&[Kind::MessagePosted]);
     let first = log.append(thread, expected, records, facts);
     disk.until_one_waits();
-    assert_eq!(read_all(&log, thread).unwrap(), acknowledged, "written, and not durable");
+    assert_eq!(
+        read_all(&log, thread).unwrap(),
+        acknowledged,
+        "written, and not durable"
+    );
     let (expected, records, facts) = rival.append(&[Kind::MessagePosted]);
     let second = log.append(thread, expected, records, facts);
     disk.break_down();
     let first = wait(first);
-    assert!(matches!(&first, Err(AppendError::Unknown { reason }) if reason.contains("fsync")), "{first:?}");
+    assert!(
+        matches!(&first, Err(AppendError::Unknown { reason }) if reason.contains("fsync")),
+        "{first:?}"
+    );
     let second = wait(second);
-    assert!(matches!(second, Err(AppendError::Broken { .. })), "not a conflict with what nobody knows: {second:?}");
+    assert!(
+        matches!(second, Err(AppendError::Broken { .. })),
+        "not a conflict with what nobody knows: {second:?}"
+    );
     let third = wait(log.put(b"x", Vec::new()));
     assert!(matches!(third, Err(AppendError::Broken { .. })), "{third:?}");
     assert!(matches!(log.health(), Health::Latched { .. }));
-    assert_eq!(read_all(&log, thread).unwrap(), acknowledged, "what is durable is still read");
+    assert_eq!(
+        read_all(&log, thread).unwrap(),
+        acknowledged,
+        "what is durable is still read"
+    );
     drop(log);
 
     // Reading the log back tells (A10): here the bytes are all there.
@@ -831,7 +1021,13 @@ fn g2_refusals_wait_for_what_they_were_decided_on() {
     disk.break_down();
     assert!(matches!(wait(holding_up), Err(AppendError::Unknown { .. })));
     let answers = (wait(ours), wait(theirs));
-    assert!(matches!(answers, (Err(AppendError::Broken { .. }), Err(AppendError::Broken { .. }))), "{answers:?}");
+    assert!(
+        matches!(
+            answers,
+            (Err(AppendError::Broken { .. }), Err(AppendError::Broken { .. }))
+        ),
+        "{answers:?}"
+    );
 }
 
 #[test]
@@ -840,7 +1036,9 @@ fn many_appenders_share_fsyncs() {
     let place = place();
     let disk = GatedDisk::default();
     let log = EmbeddedLog::open_on(Arc::new(disk.clone()), place.path(), Options::default()).unwrap();
-    let mut chains: Vec<_> = (0..APPENDERS).map(|n| (sample_thread(n), Chain::new(sample_thread(n)))).collect();
+    let mut chains: Vec<_> = (0..APPENDERS)
+        .map(|n| (sample_thread(n), Chain::new(sample_thread(n))))
+        .collect();
     let before = log.stats();
     for _ in 0..4 {
         disk.shut();
@@ -869,11 +1067,22 @@ fn many_appenders_share_fsyncs() {
 fn a_full_queue_is_busy_and_nothing_is_handed_over() {
     let place = place();
     let disk = GatedDisk::default();
-    let log = EmbeddedLog::open_on(Arc::new(disk.clone()), place.path(), Options { max_queued_appends: 3, ..small() }).unwrap();
+    let log = EmbeddedLog::open_on(
+        Arc::new(disk.clone()),
+        place.path(),
+        Options {
+            max_queued_appends: 3,
+            ..small()
+        },
+    )
+    .unwrap();
     disk.shut();
     let first = log.put(b"0", Vec::new());
     disk.until_one_waits();
-    let queued: Vec<_> = [b"1", b"2", b"3"].into_iter().map(|key| log.put(key, Vec::new())).collect();
+    let queued: Vec<_> = [b"1", b"2", b"3"]
+        .into_iter()
+        .map(|key| log.put(key, Vec::new()))
+        .collect();
     assert_eq!(wait(log.put(b"4", Vec::new())), Err(AppendError::Busy));
     disk.open();
     wait(first).unwrap();
@@ -896,10 +1105,17 @@ struct Told {
 
 /// Does some of everything on a failing disk, and keeps book of what was answered.
 fn work(disk: &FaultyDisk, directory: &Path) -> Told {
-    let mut told = Told { mark: vec![None], ..Told::default() };
+    let mut told = Told {
+        mark: vec![None],
+        ..Told::default()
+    };
     // Where even the opening failed, nothing was acknowledged.
-    let Ok(log) = EmbeddedLog::open_on(Arc::new(disk.clone()), directory, small()) else { return told };
-    let mut chains: Vec<_> = (1..=2).map(|n| (sample_thread(n), Chain::new(sample_thread(n)))).collect();
+    let Ok(log) = EmbeddedLog::open_on(Arc::new(disk.clone()), directory, small()) else {
+        return told;
+    };
+    let mut chains: Vec<_> = (1..=2)
+        .map(|n| (sample_thread(n), Chain::new(sample_thread(n))))
+        .collect();
     for round in 0..9_u8 {
         for (thread, chain) in &mut chains {
             let (acknowledged, possible) = told.threads.entry(*thread).or_default();
@@ -907,7 +1123,11 @@ fn work(disk: &FaultyDisk, directory: &Path) -> Told {
                 continue;
             }
             let before = chain.clone();
-            let (expected, records, mut facts) = chain.append(if round == 4 { &[Kind::MessageRedacted] } else { &[Kind::MessagePosted, Kind::MessageEdited] });
+            let (expected, records, mut facts) = chain.append(if round == 4 {
+                &[Kind::MessageRedacted]
+            } else {
+                &[Kind::MessagePosted, Kind::MessageEdited]
+            });
             if round == 4 {
                 facts.erase = vec![(Seq::saturating(1), records[0].seq)];
                 chain.records[0].body = Body::Erased(records[0].seq);
@@ -938,7 +1158,12 @@ fn verify(directory: &Path, told: &Told, what: &str) {
     let log = EmbeddedLog::open(directory, small()).unwrap_or_else(|error| panic!("{what}: {error}"));
     for (thread, (acknowledged, possible)) in &told.threads {
         let found = read_all(&log, *thread).unwrap_or_else(|error| panic!("{what}: {error}"));
-        assert!(found == *acknowledged || (!possible.is_empty() && found == *possible), "{what}: {} entries, {} acknowledged", found.len(), acknowledged.len());
+        assert!(
+            found == *acknowledged || (!possible.is_empty() && found == *possible),
+            "{what}: {} entries, {} acknowledged",
+            found.len(),
+            acknowledged.len()
+        );
     }
     let mark = wait(log.get(b"mark")).unwrap();
     assert!(told.mark.contains(&mark), "{what}: {mark:?}, {:?}", told.mark);
@@ -997,7 +1222,10 @@ fn a_full_disk_is_a_definite_no_and_space_mends_it() {
     let before = chain.clone();
     let (expected, records, facts) = chain.append(&[Kind::MessagePosted]);
     let answer = wait(log.append(sample_thread(1), expected, records, facts));
-    assert!(matches!(&answer, Err(AppendError::Refused { why }) if why.contains("full")), "{answer:?}");
+    assert!(
+        matches!(&answer, Err(AppendError::Refused { why }) if why.contains("full")),
+        "{answer:?}"
+    );
     assert_eq!(log.health(), Health::Ready);
     chain = before;
     append(&log, sample_thread(1), chain.append(&[Kind::MessagePosted]));
