@@ -221,6 +221,10 @@ const fn advice(code: ErrorCode) -> (Option<&'static str>, Option<&'static str>)
                 "the server doesn't take what this version of choir sends; check both versions with `choir --version`",
             ),
         ),
+        ErrorCode::Unknown => (
+            Some("It isn't known whether it was stored."),
+            Some("the server is of a later version; `choir --version` tells this one's"),
+        ),
         ErrorCode::HeartbeatTimeout => (None, Some("the connection is too slow or broken; try again")),
         ErrorCode::Internal => (
             Some("It isn't known whether it was stored."),

@@ -2,6 +2,8 @@
 //!
 //! `make crash` runs twenty rounds and prints the figures; `CHOIR_CRASH_ROUNDS` and `CHOIR_CRASH_SEED` say otherwise.
 
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
+
 mod support;
 
 use std::collections::HashMap;

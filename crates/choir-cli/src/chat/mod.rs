@@ -1,4 +1,4 @@
-//! `choir chat`: reading, writing and deciding in one place. The rules are in [`model`], the line that is typed in [`line`]; here they meet a terminal, or
+//! `choir chat`: reading, writing and deciding in one place. The rules are in [`model`], the line that is typed in [`mod@line`]; here they meet a terminal, or
 //! plain lines.
 
 mod line;

@@ -267,6 +267,9 @@ async fn a_thread_goes_on_after_its_actor_left_memory() {
         .subscribes_with(thread, |options| options.verify = Some(true))
         .await;
     let snapshot = snapshot.unwrap();
-    assert_eq!(contents(&[snapshot.recent.clone()]), ["one", "two", "three"]);
+    assert_eq!(
+        contents(std::slice::from_ref(&snapshot.recent)),
+        ["one", "two", "three"]
+    );
     snapshot.recent.verify(thread, &Peaks::new()).unwrap();
 }

@@ -74,7 +74,7 @@ async fn y8_a_removal_is_the_last_entry_that_the_removed_gets_and_stops_delivery
         .await;
     let last = bob.update(thread).await;
     assert_eq!(
-        (last.from.get(), last.to.get(), kinds(&[last.clone()])),
+        (last.from.get(), last.to.get(), kinds(std::slice::from_ref(&last))),
         (2, 3, vec!["member_removed".to_owned()])
     );
     assert_eq!(

@@ -36,7 +36,10 @@ async fn y5_a_snapshot_holds_the_newest_messages_and_verifies() {
             (from, 11, 11),
             "history {history}"
         );
-        assert_eq!(contents(&[snapshot.recent.clone()]).len() as u64, history.min(10));
+        assert_eq!(
+            contents(std::slice::from_ref(&snapshot.recent)).len() as u64,
+            history.min(10)
+        );
         assert_eq!(snapshot.more.recent, None);
         let verifier = Verifier::of_snapshot(thread, &snapshot);
         assert_eq!(verifier.cursor().root, snapshot.recent.root);
@@ -249,7 +252,11 @@ async fn y4_the_client_is_brought_to_the_head_by_an_empty_update_but_not_told_of
     alice.posts(thread, "seen").await;
     let update = bob.update(thread).await;
     assert_eq!(
-        (update.from.get(), update.to.get(), contents(&[update.clone()])),
+        (
+            update.from.get(),
+            update.to.get(),
+            contents(std::slice::from_ref(&update))
+        ),
         (3, 5, vec!["seen".to_owned()])
     );
 }

@@ -130,11 +130,9 @@ impl World {
         let hello = raw.hello().await;
         let secret = secret(name);
         raw.say(auth(&hello, &secret, &self.audience, client_id, token)).await;
-        let session = loop {
-            match raw.next().await.message {
-                ServerMessage::Session(session) => break session,
-                other => panic!("no session but {}", other.type_name()),
-            }
+        let session = match raw.next().await.message {
+            ServerMessage::Session(session) => session,
+            other => panic!("no session but {}", other.type_name()),
         };
         Client {
             raw,
