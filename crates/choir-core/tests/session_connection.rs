@@ -1,5 +1,7 @@
 //! The server's machine of one connection: C1 to C10, E4, A2 and what it says to bad input.
 
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
+
 use std::sync::Arc;
 
 use choir_core::session::connection::{Config, Fresh, Grant, Opened, SessionRequest, Submission};

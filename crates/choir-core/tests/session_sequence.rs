@@ -1,5 +1,7 @@
 //! The sequence of a session's actions: A2 to A6.
 
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
+
 use choir_core::session::sequence::{Answer, Generation, Sequence, TakeUp};
 use choir_protocol::action::{SignedAction, Unsigned};
 use choir_protocol::entry::Kind;
