@@ -9,7 +9,7 @@ help:
 	@echo "make run     a server on $(LISTEN), with its data in $(DATA)"
 	@echo "make test    everything that must hold"
 	@echo "make crash   kills a server in the middle of writing, 20 times, and counts what is lost"
-	@echo "make bench   first sync and restart over a thread of 1,000,000 entries"
+	@echo "make bench   first sync and restart over a thread of 1,000,000 entries; fsyncs of 256 writers"
 
 run:
 	$(CARGO) run --release --bin choir -- serve --listen $(LISTEN) --data $(DATA)
@@ -34,3 +34,4 @@ crash:
 bench:
 	$(CARGO) build --release -p choir-cli -p choir-bench
 	target/release/choir-bench first-sync
+	target/release/choir-bench writers

@@ -3,6 +3,7 @@
 mod first_sync;
 mod made;
 mod server;
+mod writers;
 
 use clap::{Parser, Subcommand};
 
@@ -20,6 +21,8 @@ struct Args {
 enum What {
     /// First sync of a long thread beside a short one, and the first answer after a restart over the long one.
     FirstSync(first_sync::Args),
+    /// Many writers at once: fsyncs for a thousand receipts.
+    Writers(writers::Args),
 }
 
 fn main() -> std::process::ExitCode {
@@ -33,6 +36,7 @@ fn main() -> std::process::ExitCode {
     };
     let result = match args.what {
         What::FirstSync(what) => runtime.block_on(first_sync::run(&what, args.json)),
+        What::Writers(what) => runtime.block_on(writers::run(&what, args.json)),
     };
     match result {
         Ok(true) => std::process::ExitCode::SUCCESS,
