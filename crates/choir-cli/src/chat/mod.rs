@@ -105,9 +105,9 @@ impl<'a> Chat<'a> {
         u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// The line before what is typed.
-    pub(crate) fn prompt(&self) -> String {
-        self.model.prompt()
+    /// What stands before what is typed, or the least of it.
+    pub(crate) fn prompt(&self, brief: bool) -> String {
+        self.model.prompt(brief)
     }
 
     /// What there is to begin with.

@@ -79,6 +79,8 @@ pub(crate) struct Model<'a, N> {
     /// Which revision of each spec was shown, and when.
     shown: BTreeMap<Id, (Hash, u64)>,
     selected: Option<Id>,
+    /// When the prompt went on to another spec by itself; none where a person chose the one that it shows.
+    moved: Option<u64>,
 }
 
 impl<'a, N: Names> Model<'a, N> {
@@ -93,6 +95,7 @@ impl<'a, N: Names> Model<'a, N> {
             numbers: BTreeMap::new(),
             shown: BTreeMap::new(),
             selected: None,
+            moved: None,
         }
     }
 
@@ -132,6 +135,7 @@ impl<'a, N: Names> Model<'a, N> {
         self.open = open;
         if self.selected.is_none_or(|selected| !self.waiting.contains(&selected)) {
             self.selected = self.waiting.first().copied();
+            self.moved = Some(now_ms);
         }
         new.iter().flat_map(|spec| self.announce(now_ms, spec)).collect()
     }
@@ -155,11 +159,14 @@ impl<'a, N: Names> Model<'a, N> {
         effects
     }
 
-    /// What stands before what is typed.
-    pub(crate) fn prompt(&self) -> String {
+    /// What stands before what is typed, or, where there is little room, the least of it: which spec a key decides on is always to be seen.
+    pub(crate) fn prompt(&self, brief: bool) -> String {
         let Some(spec) = self.selected.and_then(|id| self.spec(id)) else {
             return "> ".to_owned();
         };
+        if brief {
+            return format!("{WAITING}[{}]{WAITING:#} > ", self.number(spec.spec));
+        }
         let more = match self.waiting.len() {
             0 | 1 => String::new(),
             n => format!(" | Tab: {} more", n - 1),
@@ -176,12 +183,25 @@ impl<'a, N: Names> Model<'a, N> {
     pub(crate) fn input(&mut self, now_ms: u64, input: Input) -> Vec<Effect> {
         match input {
             Input::Line(line) => self.line(now_ms, &line),
-            Input::Key(decision) => match self.selected {
-                Some(spec) => self.decide(now_ms, spec, decision, None, READ_MS),
-                None => vec![note("nothing waits for you")],
-            },
+            Input::Key(decision) => self.key(now_ms, decision),
             Input::Next => self.next(now_ms),
         }
+    }
+
+    /// Decides on what the prompt shows, unless that changed in the moment of the key press: then the key was meant for the spec before it.
+    fn key(&mut self, now_ms: u64, decision: Decision) -> Vec<Effect> {
+        let Some(spec) = self.selected else {
+            return vec![note("nothing waits for you")];
+        };
+        if self.moved.is_some_and(|at| now_ms.saturating_sub(at) < READ_MS) {
+            let mut effects = self
+                .spec(spec)
+                .cloned()
+                .map_or_else(Vec::new, |spec| self.show(now_ms, &spec));
+            effects.push(note("the prompt has just gone on to this one; decide again"));
+            return effects;
+        }
+        self.decide(now_ms, spec, decision, None, READ_MS)
     }
 
     fn next(&mut self, now_ms: u64) -> Vec<Effect> {
@@ -190,6 +210,7 @@ impl<'a, N: Names> Model<'a, N> {
             .and_then(|selected| self.waiting.iter().position(|id| *id == selected));
         let next = place.map_or(0, |place| (place + 1) % self.waiting.len().max(1));
         self.selected = self.waiting.get(next).copied();
+        self.moved = None;
         match self.selected.and_then(|id| self.spec(id)).cloned() {
             Some(spec) => self.show(now_ms, &spec),
             None => vec![note("nothing waits for you")],
@@ -412,6 +433,43 @@ mod tests {
     }
 
     #[test]
+    fn a_key_that_was_meant_for_the_spec_before_does_not_decide_the_next() {
+        let mut chat = Model::new(&Plain, user(1));
+        chat.open(0, vec![spec(1, "one"), spec(2, "two")], true);
+        assert!(chat.prompt(false).contains("one"));
+        // Somebody else decides the first one, and the prompt goes on.
+        chat.open(10_000, vec![spec(2, "two")], true);
+        let effects = chat.input(10_001, Input::Key(Decision::Approve));
+        assert_eq!(decided(&effects), None);
+        assert!(
+            effects
+                .iter()
+                .any(|effect| matches!(effect, Effect::Show(text) if text.contains("two")))
+        );
+        let later = chat.input(10_000 + READ_MS, Input::Key(Decision::Approve));
+        assert_eq!(decided(&later).unwrap().0, spec(2, "").spec);
+    }
+
+    #[test]
+    fn whom_tab_chose_is_decided_at_once() {
+        let mut chat = Model::new(&Plain, user(1));
+        chat.open(0, vec![spec(1, "one"), spec(2, "two")], true);
+        chat.input(5_000, Input::Next);
+        let effects = chat.input(5_001, Input::Key(Decision::Deny));
+        assert_eq!(decided(&effects).unwrap().0, spec(2, "").spec);
+    }
+
+    #[test]
+    fn a_brief_prompt_still_says_which_spec_a_key_decides_on() {
+        let mut chat = Model::new(&Plain, user(1));
+        assert_eq!(chat.prompt(true), "> ");
+        chat.open(0, vec![spec(1, "one"), spec(2, "two")], true);
+        chat.input(0, Input::Next);
+        let prompt = anstream::adapter::strip_str(&chat.prompt(true)).to_string();
+        assert_eq!(prompt, "[2] > ");
+    }
+
+    #[test]
     fn numbers_stay_with_their_specs() {
         let mut chat = Model::new(&Plain, user(1));
         chat.open(0, vec![spec(1, "one"), spec(2, "two")], true);
@@ -439,15 +497,15 @@ mod tests {
             seq: Seq::ZERO,
         });
         chat.open(0, vec![spec(1, "one"), mine, spec(3, "three")], true);
-        assert!(chat.prompt().contains("one"));
+        assert!(chat.prompt(false).contains("one"));
         chat.input(0, Input::Next);
-        assert!(chat.prompt().contains("three"));
+        assert!(chat.prompt(false).contains("three"));
         chat.input(0, Input::Next);
-        assert!(chat.prompt().contains("one"));
+        assert!(chat.prompt(false).contains("one"));
         chat.open(0, vec![spec(3, "three")], true);
-        assert!(chat.prompt().contains("three"));
+        assert!(chat.prompt(false).contains("three"));
         chat.open(0, vec![spec(3, "three")], false);
-        assert_eq!(chat.prompt(), "> ");
+        assert_eq!(chat.prompt(false), "> ");
         assert!(!chat.input(0, Input::Next).is_empty());
     }
 
@@ -484,6 +542,6 @@ mod tests {
     fn others_texts_are_escaped_in_the_prompt() {
         let mut chat = Model::new(&Plain, user(1));
         chat.open(0, vec![spec(1, "\\u001b[2J")], true);
-        assert!(chat.prompt().contains("\\u{1b}[2J"));
+        assert!(chat.prompt(false).contains("\\u{1b}[2J"));
     }
 }

@@ -17,6 +17,8 @@ use crate::error::{Failure, Result};
 
 /// Columns of a terminal that doesn't say.
 const COLUMNS: u16 = 80;
+/// How many columns a prompt leaves to type in.
+const ROOM: usize = 20;
 
 /// Runs a chat until its person has enough.
 pub(super) async fn run(chat: &mut Chat<'_>) -> Result<()> {
@@ -25,7 +27,8 @@ pub(super) async fn run(chat: &mut Chat<'_>) -> Result<()> {
     chat.start(&mut terminal).await?;
     let mut terminated = terminated()?;
     loop {
-        terminal.prompt = chat.prompt();
+        terminal.prompt = chat.prompt(false);
+        terminal.brief = chat.prompt(true);
         terminal.draw()?;
         tokio::select! {
             happening = chat.next() => chat.happened(&mut terminal, happening?)?,
@@ -99,6 +102,8 @@ fn key_act(line: &mut Line, key: KeyEvent) -> Act {
 struct Terminal {
     line: Line,
     prompt: String,
+    /// What the prompt is where it leaves no room to type.
+    brief: String,
     colours: bool,
 }
 
@@ -109,6 +114,7 @@ impl Terminal {
         let terminal = Self {
             line: Line::default(),
             prompt: String::new(),
+            brief: String::new(),
             colours: anstream::AutoStream::choice(&std::io::stdout()) != anstream::ColorChoice::Never,
         };
         execute!(std::io::stdout(), EnableBracketedPaste)?;
@@ -135,14 +141,8 @@ impl Terminal {
     /// Draws the prompt and what is typed, in one line.
     fn draw(&self) -> Result<()> {
         let width = usize::from(crossterm::terminal::size().map_or(COLUMNS, |(columns, _)| columns));
-        let plain = anstream::adapter::strip_str(&self.prompt).to_string();
-        let used: usize = plain.chars().map(columns).sum();
-        // A prompt that leaves no room to type says nothing but that one may.
-        let (prompt, used) = if used + 20 > width {
-            ("> ".to_owned(), 2)
-        } else {
-            (self.painted(&self.prompt), used)
-        };
+        let prompt = fitting(&self.prompt, &self.brief, width);
+        let (prompt, used) = (self.painted(prompt), width_of(prompt));
         let (before, after) = self.line.view(width.saturating_sub(used));
         let mut out = std::io::stdout().lock();
         queue!(out, cursor::MoveToColumn(0), Clear(ClearType::FromCursorDown))?;
@@ -153,6 +153,20 @@ impl Terminal {
         out.flush()?;
         Ok(())
     }
+}
+
+/// The prompt that leaves room to type.
+fn fitting<'a>(prompt: &'a str, brief: &'a str, width: usize) -> &'a str {
+    if width_of(prompt) + ROOM > width { brief } else { prompt }
+}
+
+/// How many columns a styled text takes.
+fn width_of(text: &str) -> usize {
+    anstream::adapter::strip_str(text)
+        .to_string()
+        .chars()
+        .map(columns)
+        .sum()
 }
 
 impl Screen for Terminal {
@@ -257,6 +271,13 @@ mod tests {
             Act::Input(Input::Line("y".into()))
         );
         assert_eq!(press(&mut line, KeyCode::Char('d'), KeyModifiers::CONTROL), Act::Quit);
+    }
+
+    #[test]
+    fn a_narrow_terminal_gets_the_brief_prompt() {
+        let prompt = "[1 bob: 日本語 | ^Y ^N] > ";
+        assert_eq!(fitting(prompt, "[1] > ", 80), prompt);
+        assert_eq!(fitting(prompt, "[1] > ", 40), "[1] > ");
     }
 
     #[test]
