@@ -442,6 +442,16 @@ fn meant(text: &str, rows: &[ThreadRow]) -> Result<ThreadId> {
         [] => {
             let parts: Vec<&ThreadRow> = rows
                 .iter()
+    // Nobody who is known has a colon in their name: what follows one was meant as a role, and not as the id of somebody else.
+    if let Some((user, role)) = rest.rsplit_once(':')
+        && names.user(user).is_ok()
+    {
+        return Err(Failure::usage(format!("{role:?} is no role"))
+            .meaning("Nothing was sent.")
+            .hint(format!(
+                "roles are reader, co_author and owner; `agent` may follow: {user}:reader:agent"
+            )));
+    }
                 .filter(|row| is_part(text, &row.thread_id.to_string()))
                 .collect();
             if parts.is_empty() {

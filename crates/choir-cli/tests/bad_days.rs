@@ -383,6 +383,24 @@ fn what_is_no_receipt_proves_nothing() {
 }
 
 #[test]
+fn a_role_that_does_not_exist_invites_nobody() {
+    let (world, _server) = World::with_server();
+    world.ok("bob", &["key", "new"]);
+    world.ok("alice", &["key", "new"]);
+    world.ok("alice", &["thread", "create", "T"]);
+    for member in ["bob:boss", "bob:Reader", "bob:boss:agent"] {
+        let stderr = world.fails(USAGE, "alice", &["thread", "add", member]);
+        says(
+            &stderr,
+            &["is no role", "Nothing was sent.", "reader, co_author and owner"],
+        );
+        world.fails(USAGE, "alice", &["thread", "create", "U", "--member", member]);
+    }
+    assert_eq!(world.objects("alice", &["members"]).len(), 1);
+    assert_eq!(world.objects("alice", &["threads"]).len(), 1);
+}
+
+#[test]
 fn a_closed_pipe_is_no_failure() {
     let (world, _server) = World::with_server();
     world.ok("alice", &["key", "new"]);
