@@ -98,23 +98,13 @@ impl Context {
         Endpoint::of_url(&url).map_err(|why| bad_url(&url, why))?;
         let key = self.key()?;
         let me = UserId::of_key(&key.public());
-        let dialled = Arc::new(Dialled::default());
-        let heard = Heard::default();
         let mut config = Config::new(url.clone(), key)
             .agent(concat!("choir-cli/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(CONNECT)
-            .connector(Watched {
-                dialled: Arc::clone(&dialled),
-                heard: heard.clone(),
-            });
+            .connect_timeout(CONNECT);
         if let Some(time) = give_up {
             config = config.give_up_after(time);
         }
-        // A client library tries again and again; a person wants to know at once that nobody is there.
-        let client = tokio::select! {
-            client = Client::connect(config) => client.map_err(|error| unreachable(&url, Failure::from(error)))?,
-            error = dialled.failure() => return Err(unreachable(&url, Failure::connection(error))),
-        };
+        let (client, heard) = reach(&url, config).await?;
         let mut session = Session {
             context: self,
             client,
@@ -129,6 +119,23 @@ impl Context {
         }
         Ok(session)
     }
+}
+
+/// A client with a session, and what its server said of itself. Whoever isn't there is told of at once, and in words for people.
+pub(crate) async fn reach(url: &str, config: Config) -> Result<(Client, Heard)> {
+    let dialled = Arc::new(Dialled::default());
+    let heard = Heard::default();
+    let config = config.connector(Watched {
+        dialled: Arc::clone(&dialled),
+        heard: heard.clone(),
+    });
+    // In this order: the client fails, too, and knows less of why.
+    let client = tokio::select! {
+        biased;
+        error = dialled.failure() => return Err(unreachable(url, Failure::connection(error))),
+        client = Client::connect(config) => client.map_err(|error| unreachable(url, Failure::from(error)))?,
+    };
+    Ok((client, heard))
 }
 
 /// The first dialling of a client, watched.
@@ -209,9 +216,12 @@ fn unreachable(url: &str, failure: Failure) -> Failure {
     if failure.kind != crate::error::Kind::Connection || failure.code != "connection_lost" {
         return failure;
     }
-    Failure { message: format!("no connection to {url}: {}", failure.message), ..failure }
-        .meaning("Nothing was sent.")
-        .hint(format!("is the server running? `choir serve` starts one; --url, CHOIR_URL or `choir use --server` name another than {url}"))
+    Failure {
+        message: format!("no connection to {url}: {}", failure.message),
+        ..failure
+    }
+    .meaning("Nothing was sent.")
+    .hint("is the server running? `choir serve` starts one; --url, CHOIR_URL or `choir use --server` name another")
 }
 
 fn bad_url(url: &str, why: &str) -> Failure {

@@ -32,7 +32,15 @@ fn without_a_server_the_way_out_is_named_at_once() {
         &["chat", "x"],
     ] {
         let stderr = world.fails(CONNECTION, "alice", arguments);
-        says(&stderr, &["no connection to", "Nothing was sent.", "choir serve"]);
+        says(
+            &stderr,
+            &[
+                "no connection to",
+                "nobody listens there",
+                "Nothing was sent.",
+                "choir serve",
+            ],
+        );
     }
     let json = world.fails(CONNECTION, "alice", &["threads", "--json"]);
     let error: serde_json::Value = serde_json::from_str(&json).unwrap();

@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::net::{Shutdown, TcpListener, TcpStream};
+
 use support::World;
 
 const SAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/irc-sample.raw.txt");
@@ -52,11 +54,7 @@ fn more_approvals_are_given_where_the_policy_asks_for_more() {
 #[test]
 fn a_server_that_is_killed_in_the_middle_and_started_again_loses_and_doubles_nothing() {
     let (mut world, mut server) = World::with_server();
-    let address = world
-        .url
-        .trim_start_matches("ws://")
-        .trim_end_matches("/v1/ws")
-        .to_owned();
+    let address = world.address();
     world.ok("witness", &["key", "new"]);
     let import = world.start(
         "nobody",
@@ -93,6 +91,56 @@ fn a_server_that_is_killed_in_the_middle_and_started_again_loses_and_doubles_not
     assert!(done["reconnects"].as_u64().unwrap() > 0, "{done}");
 }
 
+/// Stands between clients and a server, and hangs up on some connections before anything is said, counted from 0.
+fn hang_up_on(unlucky: &'static [usize], listener: TcpListener, server: String) {
+    std::thread::spawn(move || {
+        for (number, client) in listener.incoming().enumerate() {
+            let Ok(client) = client else { return };
+            if unlucky.contains(&number) {
+                continue;
+            }
+            let server = TcpStream::connect(&server).unwrap();
+            for (mut from, mut to) in [
+                (client.try_clone().unwrap(), server.try_clone().unwrap()),
+                (server, client),
+            ] {
+                std::thread::spawn(move || {
+                    let _ = std::io::copy(&mut from, &mut to);
+                    let _ = to.shutdown(Shutdown::Write);
+                });
+            }
+        }
+    });
+}
+
+#[test]
+fn a_server_that_is_away_when_somebody_comes_in_is_waited_for() {
+    let between = TcpListener::bind("127.0.0.1:0").unwrap();
+    let dialled = between.local_addr().unwrap();
+    let mut world = World::new();
+    let config = world.path("choir.toml");
+    std::fs::write(&config, format!("audiences = [\"http://{dialled}\"]")).unwrap();
+    let _server = world.serve_with("127.0.0.1:0", &["--config", config.to_str().unwrap()]);
+    // A co-author's first connection, and that of somebody who speaks later.
+    hang_up_on(&[1, 6], between, world.address());
+    world.url = format!("ws://{dialled}");
+    let done = world.object("nobody", &["import", "irc", SAMPLE, "--co-authors", "3"]);
+    assert_eq!(done["messages"], MESSAGES);
+    assert_eq!(done["replicas_equal"], true, "{done}");
+}
+
+#[test]
+fn without_a_server_an_import_ends_at_once() {
+    let mut world = World::new();
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    world.url = format!("ws://127.0.0.1:{port}");
+    let stderr = world.fails(3, "nobody", &["import", "irc", SAMPLE]);
+    assert!(
+        stderr.contains("nobody listens there") && stderr.contains("choir serve"),
+        "{stderr}"
+    );
+}
+
 #[test]
 fn what_can_not_be_imported_is_said_before_anything_is_sent() {
     let (world, _server) = World::with_server();
@@ -114,8 +162,9 @@ fn what_can_not_be_imported_is_said_before_anything_is_sent() {
         (vec!["import", "irc", &log, "--speed", "0"], "--speed"),
     ] {
         let done = world.run("nobody", &arguments);
-        assert_ne!(done.code, Some(0), "{done}");
+        assert_eq!(done.code, Some(2), "{done}");
         assert!(done.stderr.contains(says), "{done}");
+        assert!(done.stderr.contains("Nothing was sent."), "{done}");
     }
     assert!(world.run("nobody", &["import", "irc", &log]).code == Some(0));
 }

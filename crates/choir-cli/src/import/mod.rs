@@ -20,13 +20,13 @@ use choir_client::{
 };
 use choir_protocol::action::{Action, ProcessApproval, SubmitMessage};
 use choir_protocol::ids::Salt;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use serde_json::json;
 use tokio::task::JoinHandle;
 
 use crate::cli::parse_approval;
-use crate::context::Context;
-use crate::error::{Failure, Result};
+use crate::context::{Context, reach};
+use crate::error::{Failure, Kind as FailureKind, Result};
 use crate::output::{GOOD, Output};
 use irc::{Annotation, Log, Said};
 
@@ -35,41 +35,45 @@ use irc::{Annotation, Log, Said};
 pub(crate) enum Import {
     /// A log of an IRC channel
     #[command(after_help = "\
-Every nick gets a key and a client of its own, on its own WebSocket; the keys are thrown away at the end. The first
-speakers are the co-authors of a new, public thread; what others say becomes a spec, which the co-authors approve by
-the policy. A server that goes away meanwhile is waited for. At the end all replicas are compared, and the log is
-walked back to its first entry, every signature checked.
+Every nick gets a key and a client of its own, on its own WebSocket; the keys
+are thrown away at the end. The first speakers are the co-authors of a new,
+public thread; what others say becomes a spec, which the co-authors approve by
+the policy. A server that goes away meanwhile is waited for, up to 5 minutes.
+At the end all replicas are compared, and the log is walked back to its first
+entry, every signature checked; exit code 1 where anything differs.
 
-A server lets a user act 20 times a second, so policies that need many approvals take longer.
+A server lets a user act 20 times a second, so policies that need many
+approvals take longer.
 
-JSON: {\"thread_id\", \"messages\", \"specs\", \"approvals\", \"answers\", \"entries\", \"clients\", \"reconnects\", \"head\", \"root\",
-       \"replicas_equal\": true, \"problems\": [], \"replay_ms\", \"total_ms\"}
+JSON: {\"thread_id\", \"messages\", \"specs\", \"approvals\", \"answers\", \"entries\",
+       \"clients\", \"reconnects\", \"head\", \"root\", \"replicas_equal\": true,
+       \"problems\": [], \"replay_ms\", \"total_ms\"}
 
 Examples:
   choir import irc ubuntu.raw.txt
-  choir import irc ubuntu.raw.txt --thread \"#ubuntu\" --policy majority --co-authors 3
-  choir import irc ubuntu.raw.txt --speed 60")]
+  choir import irc ubuntu.raw.txt --policy majority --co-authors 3
+  choir import irc ubuntu.raw.txt --thread \"#ubuntu\" --speed 60")]
     Irc(IrcArgs),
 }
 
 /// What `choir import irc` is told.
 #[derive(Debug, clap::Args)]
 pub(crate) struct IrcArgs {
-    /// The log: lines like `[09:59] <nick> text`, `[09:59]  * nick waves`, `=== nick has joined`.
+    /// The log: lines like `[09:59] <nick> text`, `[09:59]  * nick waves`, `=== nick has joined`
     file: PathBuf,
-    /// The title of the thread that is made for it; the file's name where left out.
+    /// The title of the thread that is made for it; the file's name where left out
     #[arg(long, value_name = "TITLE")]
     thread: Option<String>,
-    /// Which line answers which: lines like `1002 1003 -`, counted from 0. Found by itself as FILE with `.annotation.txt` for `.raw.txt`.
+    /// Which line answers which: lines like `1002 1003 -`, counted from 0. Found by itself as FILE with `.annotation.txt` for `.raw.txt`
     #[arg(long, value_name = "FILE")]
     annotation: Option<PathBuf>,
-    /// How many of the first speakers are co-authors.
+    /// How many of the first speakers are co-authors
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=100))]
     co_authors: u16,
-    /// By what rule the co-authors decide: unanimous, majority, any, or a number.
+    /// By what rule the co-authors decide: unanimous, majority, any, or a number
     #[arg(long, value_name = "RULE", default_value = "any", value_parser = parse_approval)]
     policy: Approval,
-    /// Replays the log's own rhythm, this many times as fast; as fast as the server takes it where left out.
+    /// Replays the log's own rhythm, this many times as fast; as fast as the server takes it where left out
     #[arg(long, value_name = "TIMES")]
     speed: Option<f64>,
 }
@@ -120,7 +124,7 @@ pub(crate) async fn irc(context: Context, args: IrcArgs) -> Result<()> {
 }
 
 fn read(args: &IrcArgs) -> Result<(Log, Annotation)> {
-    let bytes = std::fs::read(&args.file).map_err(|error| Failure::file("read", &args.file, &error))?;
+    let bytes = std::fs::read(&args.file).map_err(|error| unreadable(&args.file, &error))?;
     let text = String::from_utf8(bytes).map_err(|_| {
         Failure::usage(format!("{} isn't UTF-8", args.file.display()))
             .meaning("Nothing was sent.")
@@ -141,7 +145,7 @@ fn read(args: &IrcArgs) -> Result<(Log, Annotation)> {
     let annotation = match args.annotation.as_ref().or(beside.as_ref()) {
         None => Annotation::default(),
         Some(path) => {
-            let text = std::fs::read_to_string(path).map_err(|error| Failure::file("read", path, &error))?;
+            let text = std::fs::read_to_string(path).map_err(|error| unreadable(path, &error))?;
             Annotation::read(&text).map_err(|line| {
                 Failure::usage(format!(
                     "{}:{line}: expected two line numbers, like `1002 1003 -`",
@@ -152,6 +156,16 @@ fn read(args: &IrcArgs) -> Result<(Log, Annotation)> {
         }
     };
     Ok((log, annotation))
+}
+
+/// An input that can't be read: what was typed is wrong, and nothing was done.
+fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
+    Failure {
+        kind: FailureKind::Usage,
+        ..Failure::file("read", path, error)
+    }
+    .meaning("Nothing was sent.")
+    .hint("name a file of UTF-8 text that you may read")
 }
 
 /// The annotation file that stands beside a log.
@@ -166,8 +180,13 @@ fn progress(out: Output, lines: u64) -> ProgressBar {
     } else {
         ProgressDrawTarget::stderr()
     };
-    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} lines  {per_sec}  {eta} left  {msg}")
-        .unwrap_or_else(|_| ProgressStyle::default_bar());
+    // In one line also on a narrow terminal: the message is cut where it doesn't fit.
+    let style = ProgressStyle::with_template("{bar:20} {pos}/{len} lines, {rate}/s, {eta} left  {wide_msg}")
+        .unwrap_or_else(|_| ProgressStyle::default_bar())
+        .with_key("rate", |state: &ProgressState, text: &mut dyn std::fmt::Write| {
+            // A terminal that went away is noticed by who draws.
+            let _ = write!(text, "{:.0}", state.per_sec());
+        });
     ProgressBar::with_draw_target(Some(lines), target).with_style(style)
 }
 
@@ -316,8 +335,9 @@ impl Cast {
             return Err(Failure::usage("nobody says anything in this log"));
         };
         let signatures = Arc::new(SharedSignatures::default());
-        let client = connect(&url, first, Arc::clone(founder), &signatures).await?;
-        let thread_id = client.create_thread(new).await?;
+        // Whether there is a server at all shows here; from then on one that goes away is waited for.
+        let (client, _) = reach(&url, config(&url, Arc::clone(founder), &signatures)).await?;
+        let thread_id = patient(client.create_thread(new)).await?;
         let mut cast = Self {
             url,
             thread_id,
@@ -337,8 +357,8 @@ impl Cast {
         cast.approvers = cast.next_approvers();
         cast.follow(first, client).await?;
         for (nick, key) in co_authors.iter().zip(&keys).skip(1) {
-            let client = connect(&cast.url, nick, Arc::clone(key), &cast.signatures).await?;
-            client.join(thread_id, false).await?;
+            let client = Client::start(config(&cast.url, Arc::clone(key), &cast.signatures))?;
+            patient(client.join(thread_id, false)).await?;
             cast.follow(nick, client).await?;
         }
         Ok(cast)
@@ -347,7 +367,7 @@ impl Cast {
     /// Brings in whoever speaks for the first time.
     async fn ensure(&mut self, nick: &str) -> Result<()> {
         if !self.actors.contains_key(nick) {
-            let client = connect(&self.url, nick, Arc::new(secret()?), &self.signatures).await?;
+            let client = Client::start(config(&self.url, Arc::new(secret()?), &self.signatures))?;
             self.follow(nick, client).await?;
         }
         Ok(())
@@ -358,7 +378,7 @@ impl Cast {
             history: Some(1),
             ..SubscribeOptions::default()
         };
-        let thread = client.subscribe(self.thread_id, options).await?;
+        let thread = patient(client.subscribe(self.thread_id, options)).await?;
         let watch = tokio::spawn(watch(
             nick.to_owned(),
             client.clone(),
@@ -630,18 +650,11 @@ fn hand_over(client: &Client, thread_id: ThreadId, action: &Action) -> Result<Pe
     Ok(client.hand_over(thread_id, action.type_name(), action.to_payload())?)
 }
 
-async fn connect(url: &str, nick: &str, key: Arc<SecretKey>, signatures: &Arc<SharedSignatures>) -> Result<Client> {
-    let config = Config::new(url, key)
+fn config(url: &str, key: Arc<SecretKey>, signatures: &Arc<SharedSignatures>) -> Config {
+    Config::new(url, key)
         .agent("choir-import/irc")
         .retain(RETAIN)
-        .share_signatures(Arc::clone(signatures));
-    Client::connect(config).await.map_err(|error| {
-        let failure = Failure::from(error);
-        Failure {
-            message: format!("{nick} can't connect to {url}: {}", failure.message),
-            ..failure
-        }
-    })
+        .share_signatures(Arc::clone(signatures))
 }
 
 fn title_of(file: &Path) -> String {
@@ -660,7 +673,7 @@ async fn watch(nick: String, client: Client, thread: ThreadHandle, tally: Arc<Ta
             event = events.next() => match event.as_deref() {
                 Some(ClientEvent::State(State::Reconnecting { attempt: 1, retry_in_ms: Some(_) })) => {
                     tally.reconnects.fetch_add(1, Ordering::Relaxed);
-                    progress.set_message("the connection is lost: going on as soon as the server is back");
+                    progress.set_message("waiting for the server");
                 }
                 Some(ClientEvent::Session { .. }) => progress.set_message(""),
                 Some(ClientEvent::Notice(Notice::LogReplaced { .. })) => tally.find(format!("{nick}: the server's log was replaced by another")),
@@ -731,6 +744,8 @@ fn ended() -> Failure {
         "subscription_error",
         "a participant's subscription ended before the import did",
     )
+    .meaning("What was acknowledged is in the thread; the import stopped before its end.")
+    .hint("look at the server's log, then import into a new thread")
 }
 
 async fn head(client: &Client, thread_id: ThreadId) -> Result<Cursor> {

@@ -40,11 +40,15 @@ impl World {
 
     /// Starts a server on the world's data, and waits until it is ready.
     pub(crate) fn serve(&mut self, listen: &str) -> Running {
+        self.serve_with(listen, &[])
+    }
+
+    /// The same, told more.
+    pub(crate) fn serve_with(&mut self, listen: &str, more: &[&str]) -> Running {
         let data = self.path("data");
-        let mut server = self.start(
-            "nobody",
-            &["serve", "--listen", listen, "--data", data.to_str().unwrap(), "--json"],
-        );
+        let mut arguments = vec!["serve", "--listen", listen, "--data", data.to_str().unwrap(), "--json"];
+        arguments.extend(more);
+        let mut server = self.start("nobody", &arguments);
         let ready = server.json_until(|line| line["ready"] == true);
         self.url = ready["url"].as_str().unwrap().to_owned();
         server
@@ -71,6 +75,14 @@ impl World {
             command.env("CHOIR_URL", &self.url);
         }
         command
+    }
+
+    /// Where the server listens.
+    pub(crate) fn address(&self) -> String {
+        self.url
+            .trim_start_matches("ws://")
+            .trim_end_matches("/v1/ws")
+            .to_owned()
     }
 
     /// Runs a command to its end.
