@@ -161,9 +161,25 @@ impl From<ClientError> for Failure {
         failure.meaning = meaning.map(str::to_owned);
         failure.hint = match error.retry_after_ms {
             Some(ms) => Some(format!("try again in {} s", ms.div_ceil(1000))),
-            None => hint.map(str::to_owned),
+            None => known_refusal(&error.message).or(hint).map(str::to_owned),
         };
         failure
+    }
+}
+
+/// The way out of what a server of this version refuses for a reason that its code doesn't tell.
+fn known_refusal(message: &str) -> Option<&'static str> {
+    match message {
+        "the message is redacted" => Some("what is erased stays so; `choir history` shows what is left"),
+        "you have joined already" => Some("there is nothing left to do; `choir members` lists who is in the thread"),
+        "nothing changes: the member has this role and flag" => {
+            Some("there is nothing left to do; `choir members` lists the roles")
+        }
+        "the last owner who has joined stays one" => {
+            Some("make somebody else an owner, and once they have joined do it again: choir thread add <USER>:owner")
+        }
+        "the title is too long" => Some("shorten it"),
+        _ => None,
     }
 }
 
@@ -262,6 +278,17 @@ mod tests {
                 .exit_code(),
             0
         );
+    }
+
+    #[test]
+    fn what_has_happened_already_is_not_to_be_decided_anew() {
+        let hint = |message| {
+            Failure::from(ClientError::wire(ErrorCode::Conflict, message))
+                .hint
+                .unwrap()
+        };
+        assert!(hint("you have joined already").contains("nothing left to do"));
+        assert!(hint("the spec is closed").contains("decide anew"));
     }
 
     #[test]

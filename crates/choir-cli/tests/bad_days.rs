@@ -409,6 +409,21 @@ fn a_role_that_does_not_exist_invites_nobody() {
 }
 
 #[test]
+fn what_is_done_already_is_not_to_be_decided_anew() {
+    let (world, _server) = World::with_server();
+    world.ok("bob", &["key", "new"]);
+    world.ok("alice", &["key", "new"]);
+    world.ok("alice", &["thread", "create", "T", "--member", "bob"]);
+    for arguments in [&["thread", "join"][..], &["thread", "add", "bob"]] {
+        says(&world.fails(FAILED, "alice", arguments), &["nothing left to do"]);
+    }
+    says(
+        &world.fails(FAILED, "alice", &["thread", "remove", "alice"]),
+        &["thread add <USER>:owner"],
+    );
+}
+
+#[test]
 fn a_closed_pipe_is_no_failure() {
     let (world, _server) = World::with_server();
     world.ok("alice", &["key", "new"]);
