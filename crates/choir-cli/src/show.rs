@@ -107,7 +107,7 @@ impl<'a, N: Names> Renderer<'a, N> {
         if let Body::Erased(by) = entry.body {
             return Some(match entry.kind {
                 Kind::MessagePosted => format!("{who}: {DIM}(erased by entry {by}){DIM:#}"),
-                _ => format!("{DIM}{} of {who}{DIM} (erased by entry {by}){DIM:#}", entry.kind),
+                _ => format!("{who}{DIM}: {} (erased by entry {by}){DIM:#}", erased_text(&entry.kind)),
             });
         }
         Some(match &entry.kind {
@@ -219,6 +219,16 @@ impl<'a, N: Names> Renderer<'a, N> {
 
 /// Where further lines of a text begin: below its first.
 const INDENT: &str = "                 ";
+
+/// What an entry was whose body is erased.
+fn erased_text(kind: &Kind) -> &str {
+    match kind {
+        Kind::MessageEdited => "an edit",
+        Kind::SpecSubmitted => "a proposal",
+        Kind::SpecRevised => "a revision",
+        other => other.as_str(),
+    }
+}
 
 fn decision_text(decision: Decision) -> String {
     match decision {
@@ -373,6 +383,15 @@ mod tests {
             plain(renderer.lines(&odd)).contains("approval_given of"),
             "what can't be read is shown as such"
         );
+    }
+
+    #[test]
+    fn what_is_erased_is_said_in_words() {
+        let mut erased = entry(Kind::MessageEdited, "{}");
+        erased.body = Body::Erased(Seq::saturating(9));
+        let mut renderer = Renderer::new(&Short, true);
+        let lines = plain(renderer.lines(&erased));
+        assert!(lines.ends_with(": an edit (erased by entry 9)"), "{lines}");
     }
 
     #[test]

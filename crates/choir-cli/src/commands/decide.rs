@@ -238,9 +238,9 @@ fn report(
                 Decision::RequestChanges => "Asked for changes to".to_owned(),
             };
             let what = format!(
-                "{verb} {} by {} {DIM}(entry {}){DIM:#}\n    {}",
-                short(&spec.spec),
+                "{verb} {}'s {} {DIM}(entry {}){DIM:#}\n    {}",
                 styled(session.names(), &spec.author),
+                short(&spec.spec),
                 receipt.seq,
                 set_in(&content_of(spec), "    ")
             );

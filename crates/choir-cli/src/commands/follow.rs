@@ -356,9 +356,11 @@ pub(crate) async fn history(context: Context, arguments: History) -> Result<()> 
         show(&session, thread, &mut renderer, page)?;
     }
     if before > Seq::ZERO.next() && !session.out().is_json() {
+        let profile = session.context.profile.flag();
+        let named = arguments.thread.map(|_| format!(" {thread}")).unwrap_or_default();
         session
             .out()
-            .note(format!("Earlier ones: choir history --before {before}"));
+            .note(format!("Earlier ones: choir{profile} history{named} --before {before}"));
     }
     session.close().await;
     Ok(())

@@ -115,6 +115,7 @@ pub(crate) async fn use_thread(mut context: Context, arguments: Use) -> Result<(
     let thread = session.thread(arguments.thread.as_deref()).await?;
     // Who may not read it learns that now, not at the first post.
     session.members(thread).await?;
+    let title = super::threads::settings(&session, thread).await?.title;
     let audience = session.audience().clone();
     session
         .context
@@ -123,7 +124,12 @@ pub(crate) async fn use_thread(mut context: Context, arguments: Use) -> Result<(
     let url = session.context.url();
     session.out().either(
         || serde_json::json!({ "thread_id": thread, "url": url }),
-        || format!("{thread} is the thread that is meant from now on."),
+        || {
+            format!(
+                "{BOLD}{}{BOLD:#} {DIM}{thread}{DIM:#} is the thread that is meant from now on.",
+                one_line(&title)
+            )
+        },
     )?;
     session.close().await;
     Ok(())

@@ -104,7 +104,7 @@ fn policy(rules: &Rules, mut policy: Policy) -> Option<Policy> {
 }
 
 /// A thread's settings, as a snapshot says them.
-async fn settings(session: &Session, thread: ThreadId) -> Result<choir_protocol::thread::Settings> {
+pub(super) async fn settings(session: &Session, thread: ThreadId) -> Result<choir_protocol::thread::Settings> {
     let options = SubscribeOptions {
         history: Some(0),
         ..SubscribeOptions::default()
