@@ -42,7 +42,7 @@ errors are {\"error\": {code, message, meaning, hint, exit_code}} on stderr.";
 
 /// Everything that can be typed.
 #[derive(Debug, Parser)]
-#[command(name = "choir", version, about = ABOUT, after_help = AFTER_HELP, max_term_width = 110)]
+#[command(name = "choir", version, long_version = LONG_VERSION, about = ABOUT, after_help = AFTER_HELP, max_term_width = 110)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) global: Global,
@@ -79,23 +79,7 @@ pub(crate) struct Global {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Run a server
-    #[command(after_help = "\
-Once it takes connections, one line says where; with --json that is
-  {\"ready\": true, \"url\": \"ws://127.0.0.1:7400/v1/ws\", \"http\": \"http://127.0.0.1:7400\"}
-SIGTERM and Ctrl-C let it finish what it received and tell its clients to come back; then a line says what it did,
-as JSON {\"stopped\": true, …}.
-
-The configuration file (TOML), with its defaults:
-  origins = []              # browsers' origins that are let in, beside loopback ones on loopback
-  audiences = []            # the addresses that clients dial, like \"https://choir.example\"
-  [limits]                  # section 12 of the protocol: max_message_bytes, max_content_bytes, max_clients,
-                            # max_subscriptions, max_in_flight, max_replay, max_actions_per_second,
-                            # max_requests_per_second
-  [heartbeat]               # interval_ms = 30000, timeout_ms = 5000
-
-Examples:
-  choir serve
-  choir serve --listen 127.0.0.1:0 --data /tmp/choir --json")]
+    #[command(after_help = SERVE_HELP)]
     Serve(Serve),
     /// Your key: who you are
     #[command(subcommand)]
@@ -129,7 +113,8 @@ Examples:
     #[command(
         visible_alias = "propose",
         after_help = "\
-JSON: {\"thread_id\", \"id\", \"kind\": \"message_posted\" | \"spec_submitted\", \"status\", \"seq\", \"root\"}
+JSON: {\"thread_id\", \"id\", \"kind\": \"message_posted\" | \"spec_submitted\",
+       \"status\", \"seq\", \"root\"}
 
 Examples:
   choir post \"Good morning\"
@@ -139,7 +124,9 @@ Examples:
     )]
     Post(Post),
     /// The specs that are open, and what has been decided on them
-    #[command(after_help = "JSON: one object a line, as in control.specs (protocol Y5), with \"awaits_you\"")]
+    #[command(
+        after_help = "JSON: one object a line, as in control.specs (protocol Y5), with\n\"thread_id\", \"author_name\" and \"awaits_you\""
+    )]
     Specs(InThread),
     /// Approve a spec, in the revision that you were shown
     #[command(after_help = DECIDE_HELP)]
@@ -154,15 +141,27 @@ Examples:
     #[command(after_help = "Example:\n  choir revise last \"Move it to ten, from Monday?\"")]
     Revise(Revise),
     /// Take back your spec
+    #[command(
+        after_help = "JSON: {\"thread_id\", \"spec\", \"kind\", \"status\", \"seq\", \"root\"}\n\nExample:\n  choir withdraw last"
+    )]
     Withdraw(Target),
     /// Change what your message says; everybody sees that it was changed
     #[command(after_help = "Example:\n  choir edit last \"Good morning, all\"")]
     Edit(Edit),
     /// Erase a message for good; that there was one stays visible
+    #[command(after_help = "\
+`last` is your own last message. An owner erases others', too, by their number
+or id; `choir history` shows both.
+JSON: {\"thread_id\", \"message\", \"kind\", \"status\", \"seq\", \"root\"}
+
+Examples:
+  choir redact last
+  choir redact 4711")]
     Redact(Target),
     /// Follow a thread live, over lost connections
     #[command(after_help = "\
-JSON: one object a line: {\"thread_id\", \"entry\": …, \"author_name\"} for each entry (protocol section 6), in their order
+JSON: one object a line: {\"thread_id\", \"author_name\", \"entry\": …} for each
+entry (protocol section 6), in their order
 
 Examples:
   choir tail
@@ -175,24 +174,27 @@ Examples:
     History(History),
     /// Read and write in one place; with Ctrl-Y and Ctrl-N for what waits for you
     #[command(after_help = "\
-On a terminal: Tab goes through the specs that wait for you, Ctrl-Y approves the one that is shown, Ctrl-N denies it.
-Lines that begin with / are commands: /help, /specs, /approve [N], /deny [N] [REASON], /changes N REASON, /members,
-/quit. Without a terminal, lines are read from stdin and what happens is printed to stdout.")]
+On a terminal: Tab goes through the specs that wait for you, Ctrl-Y approves
+the one that is shown, Ctrl-N denies it. Lines that begin with / are commands:
+/help, /specs, /approve [N], /deny [N] [REASON], /changes N REASON, /members,
+/quit. Without a terminal, lines are read from stdin and what happens is
+printed to stdout.")]
     Chat(InThread),
     /// Replay a conversation that was kept elsewhere, with a client for everybody in it
     #[command(subcommand)]
     Import(crate::import::Import),
     /// Check a whole thread, without trusting the server: every hash, signature, root, redaction and outcome
     #[command(after_help = "\
-Exit code 1 where something doesn't hold, naming the entry and what is wrong with it.
-With --receipt, a receipt of a decision is checked in its place, without any server; it shows what is in the log, not
-that nothing was left out.
-JSON: {\"thread_id\", \"entries\", \"root\", \"checks\": [{\"what\", \"state\": \"proved\" | \"partly\" | \"failed\", \"count\", \"remark\"}], \"failures\": […]}")]
+Exit code 1 where something doesn't hold, naming the entry and what is wrong.
+With --receipt, a receipt of a decision is checked in its place, without any
+server; it shows what is in the log, not that nothing was left out.
+JSON: {\"thread_id\", \"entries\", \"root\", \"failures\": […], \"checks\": [{\"what\",
+       \"state\": \"proved\" | \"partly\" | \"failed\", \"count\", \"remark\"}]}")]
     Verify(Verify),
     /// What the server has signed that a thread's log is, at this moment
     #[command(after_help = "\
-The note (C2SP tlog-checkpoint) is checked and printed; keep it: a server that ever shows another history has
-signed the proof of it.
+The note (C2SP tlog-checkpoint) is checked and printed; keep it: a server that
+ever shows another history has signed the proof of it.
 JSON: {\"thread_id\", \"size\", \"root\", \"time\", \"server_key\", \"note\"}")]
     Checkpoint(InThread),
     /// Say up to where you have read
@@ -202,22 +204,63 @@ JSON: {\"thread_id\", \"size\", \"root\", \"time\", \"server_key\", \"note\"}")]
     #[command(subcommand)]
     Log(LogCommand),
     /// A completion script for your shell
-    #[command(after_help = "Example:\n  choir completions bash > ~/.local/share/bash-completion/completions/choir")]
+    #[command(after_help = "\
+Examples:
+  choir completions bash > ~/.local/share/bash-completion/completions/choir
+  choir completions zsh > ~/.zfunc/_choir    # a directory of your fpath
+  choir completions fish > ~/.config/fish/completions/choir.fish")]
     Completions {
         /// Which shell
         shell: clap_complete::Shell,
     },
 }
 
+/// What an operator needs to know of a version, beside its number.
+const LONG_VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (protocol choir.v1)");
+
+const SERVE_HELP: &str = "\
+Once it takes connections, one line says where; with --json that is
+  {\"ready\": true, \"url\", \"http\", \"data\", \"server_key\"}
+Over HTTP, /healthz answers while it lives, and /readyz with 200 while it can
+write. On stderr stand warnings; CHOIR_LOG=info tells more, =off nothing.
+SIGTERM and Ctrl-C let it finish what it received and tell its clients to
+come back; then a line says what it did, as JSON {\"stopped\": true, …}.
+kill -9 loses nothing that was acknowledged: start it again.
+
+The configuration file is TOML. All of it, with its defaults:
+  origins = []      # of browsers' pages, beside loopback ones on loopback
+  audiences = []    # what clients dial, like \"https://choir.example\"
+
+  [limits]
+  max_message_bytes = 262144
+  max_content_bytes = 65536
+  max_clients = 20                # connections of one user
+  max_subscriptions = 1000        # of one connection
+  max_in_flight = 64              # actions of one session without answer
+  max_replay = 10000              # entries; who missed more gets a snapshot
+  max_actions_per_second = 20     # of one user
+  max_requests_per_second = 20    # of one user
+
+  [heartbeat]
+  interval_ms = 30000
+  timeout_ms = 5000
+
+Examples:
+  choir serve
+  choir serve --listen 127.0.0.1:0 --data /tmp/choir --json
+  choir serve --config choir.toml --listen 0.0.0.0:7400 --insecure-plaintext
+  choir log check             # after an accident, before the next start";
+
 const DECIDE_HELP: &str = "\
-A decision is bound to the revision that you were shown, by `choir specs`, `choir tail` or `choir chat`. Where the spec
-was revised since, it is shown again and nothing is decided. A script says what it means by --hash.
+A decision is bound to the revision that you were shown, by `choir specs`,
+`choir tail` or `choir chat`. Where the spec was revised since, it is shown
+again and nothing is decided. A script says what it means by --hash.
 JSON: {\"thread_id\", \"spec\", \"content_hash\", \"decision\", \"seq\", \"outcome\"}
 
 Examples:
   choir approve last
   choir deny 4f1c0a2b --reason \"not before Monday\"
-  choir approve 4f1c0a2b --hash 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
+  choir approve 4f1c0a2b --hash \"$HASH\"    # content_hash of choir specs --json";
 
 /// `choir serve`.
 #[derive(Debug, Args)]
@@ -225,7 +268,7 @@ pub(crate) struct Serve {
     /// Where to listen; port 0 takes a free one
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7400")]
     pub(crate) listen: SocketAddr,
-    /// Where the log is; made where there is none. Without it: choir/log in your data directory
+    /// Where the log is; made where there is none. Without it: choir/log in $XDG_DATA_HOME or ~/.local/share
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(crate) data: Option<PathBuf>,
     /// A configuration file
@@ -282,12 +325,13 @@ pub(crate) struct Use {
 pub(crate) enum ThreadCommand {
     /// Make a thread, and use it from now on
     #[command(after_help = "\
-JSON: {\"thread_id\", \"title\", \"seq\", \"root\"}
+JSON: {\"thread_id\", \"title\"}
 
 Examples:
   choir thread create \"Standup\"
-  choir thread create \"Release notes\" --member bob --member carol:reader --policy majority
-  choir thread create \"Ideas\" --public --propose everyone --policy any --admit-authors
+  choir thread create \"Notes\" --member bob --member carol:reader
+  choir thread create \"Notes\" --policy majority --expires 2d
+  choir thread create \"Ideas\" --public --policy any --admit-authors
   choir thread create \"Deploys\" --member deploy-bot:reader:agent")]
     Create(Create),
     /// Change a thread's settings
@@ -557,10 +601,21 @@ pub(crate) struct Verify {
 #[derive(Debug, Subcommand)]
 pub(crate) enum LogCommand {
     /// Read a log from end to end, and name everything that isn't as it was written. Changes nothing
+    #[command(after_help = "\
+A write that a crash cut off is no damage: nothing of it was acknowledged, and
+the next start cuts it. Exit code 1 where something else isn't as it was
+written; it is named by file and offset.
+JSON: {\"directory\", \"segments\", \"bytes\", \"batches\", \"threads\", \"entries\",
+       \"erased\", \"torn\": null | {\"file\", \"offset\"},
+       \"damage\": [{\"file\", \"offset\", \"what\"}]}
+
+Examples:
+  choir log check                     # the log of a plain `choir serve`
+  choir log check /srv/choir --json")]
     Check {
-        /// The data directory; no server may run on it
+        /// The data directory; no server may run on it. Without it, that of a plain `choir serve`
         #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
-        directory: PathBuf,
+        directory: Option<PathBuf>,
     },
 }
 
@@ -617,6 +672,42 @@ mod tests {
     #[test]
     fn the_definition_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    /// Every text that stands below a command's help, with the command's name.
+    fn texts_below_help(command: &clap::Command) -> Vec<(String, String)> {
+        let mut texts: Vec<(String, String)> = command
+            .get_after_help()
+            .map(|text| (command.get_name().to_owned(), text.to_string()))
+            .into_iter()
+            .collect();
+        texts.extend(command.get_subcommands().flat_map(texts_below_help));
+        texts
+    }
+
+    #[test]
+    fn help_fits_a_terminal_of_80_columns() {
+        for (command, text) in texts_below_help(&Cli::command()) {
+            for line in text.lines() {
+                assert!(line.chars().count() <= 80, "{command}: {line}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_configuration_that_help_shows_is_the_default_one() {
+        let lines = SERVE_HELP.lines().skip_while(|line| !line.contains("origins ="));
+        let toml: Vec<&str> = lines.take_while(|line| *line != "Examples:").map(str::trim).collect();
+        let file = crate::config::File::parse(&toml.join("\n")).unwrap();
+        assert_eq!(file.limits(), choir_protocol::message::Limits::default());
+        assert_eq!(file.heartbeat(), choir_protocol::message::HeartbeatTimes::default());
+        for key in crate::config::KEYS {
+            assert!(
+                toml.iter()
+                    .any(|line| line.starts_with(key) || *line == format!("[{key}]")),
+                "{key}"
+            );
+        }
     }
 
     #[test]

@@ -43,7 +43,7 @@ struct HeartbeatTable {
 }
 
 /// Every key that there is, for suggestions.
-const KEYS: [&str; 14] = [
+pub(crate) const KEYS: [&str; 14] = [
     "origins",
     "audiences",
     "limits",
@@ -73,7 +73,8 @@ impl File {
         })
     }
 
-    fn parse(text: &str) -> Result<Self> {
+    /// Reads its text.
+    pub(crate) fn parse(text: &str) -> Result<Self> {
         let file: Self = toml::from_str(text).map_err(|error| refused(&error))?;
         file.check()?;
         Ok(file)

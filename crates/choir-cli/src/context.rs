@@ -442,16 +442,6 @@ pub(crate) fn parse_member(names: &Profile, text: &str) -> Result<(UserId, Role,
     {
         return Ok((names.user(user)?, role, agent));
     }
-    Ok((names.user(rest)?, Role::CoAuthor, agent))
-}
-
-fn meant(text: &str, rows: &[ThreadRow]) -> Result<ThreadId> {
-    let titled: Vec<&ThreadRow> = rows.iter().filter(|row| row.title == text).collect();
-    let fits: Vec<&ThreadRow> = match titled.as_slice() {
-        // Titles are what people type; ids are looked at where no title fits, then titles in another case.
-        [] => {
-            let parts: Vec<&ThreadRow> = rows
-                .iter()
     // Nobody who is known has a colon in their name: what follows one was meant as a role, and not as the id of somebody else.
     if let Some((user, role)) = rest.rsplit_once(':')
         && names.user(user).is_ok()
@@ -462,6 +452,16 @@ fn meant(text: &str, rows: &[ThreadRow]) -> Result<ThreadId> {
                 "roles are reader, co_author and owner; `agent` may follow: {user}:reader:agent"
             )));
     }
+    Ok((names.user(rest)?, Role::CoAuthor, agent))
+}
+
+fn meant(text: &str, rows: &[ThreadRow]) -> Result<ThreadId> {
+    let titled: Vec<&ThreadRow> = rows.iter().filter(|row| row.title == text).collect();
+    let fits: Vec<&ThreadRow> = match titled.as_slice() {
+        // Titles are what people type; ids are looked at where no title fits, then titles in another case.
+        [] => {
+            let parts: Vec<&ThreadRow> = rows
+                .iter()
                 .filter(|row| is_part(text, &row.thread_id.to_string()))
                 .collect();
             if parts.is_empty() {

@@ -409,6 +409,37 @@ fn a_role_that_does_not_exist_invites_nobody() {
 }
 
 #[test]
+fn without_a_command_the_help_stands_on_stderr() {
+    let world = World::new();
+    let usage = world.fails(USAGE, "alice", &[]);
+    assert!(
+        usage.contains("The first minute:") && usage.contains("Commands:"),
+        "{usage}"
+    );
+    let usage = world.fails(USAGE, "alice", &["thread"]);
+    assert!(usage.contains("Invite somebody"), "{usage}");
+    let json = world.fails(USAGE, "alice", &["--json"]);
+    let error: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(error["error"]["message"], "no command is named");
+}
+
+#[test]
+fn with_json_a_wrong_command_line_is_one_sentence() {
+    let world = World::new();
+    for (arguments, message) in [
+        (&["frobnicate", "--json"][..], "unrecognized subcommand 'frobnicate'"),
+        (
+            &["approve", "--json"],
+            "the following required arguments were not provided: <SPEC>",
+        ),
+    ] {
+        let json = world.fails(USAGE, "alice", arguments);
+        let error: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(error["error"]["message"], message);
+    }
+}
+
+#[test]
 fn what_is_done_already_is_not_to_be_decided_anew() {
     let (world, _server) = World::with_server();
     world.ok("bob", &["key", "new"]);

@@ -30,6 +30,7 @@ pub(crate) fn run(global: &Global, command: Command) -> Result<()> {
         // Needs neither profile nor server, so that a broken one doesn't stand in its way.
         Command::Completions { shell } => return completions(shell),
         Command::Log(LogCommand::Check { directory }) => {
+            let directory = directory.map_or_else(crate::profile::default_data_directory, Ok)?;
             return disk::check(crate::output::Output::new(global.json), &directory);
         }
         _ => {}
