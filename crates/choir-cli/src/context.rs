@@ -442,9 +442,11 @@ pub(crate) fn parse_member(names: &Profile, text: &str) -> Result<(UserId, Role,
     {
         return Ok((names.user(user)?, role, agent));
     }
-    // Nobody who is known has a colon in their name: what follows one was meant as a role, and not as the id of somebody else.
+    // What follows the name of somebody who is known, or a key, was meant as a role. In `issuer:subject` either part may be anything, so that stays an id.
     if let Some((user, role)) = rest.rsplit_once(':')
-        && names.user(user).is_ok()
+        && names
+            .user(user)
+            .is_ok_and(|known| !user.contains(':') || known.key().is_some())
     {
         return Err(Failure::usage(format!("{role:?} is no role"))
             .meaning("Nothing was sent.")

@@ -409,6 +409,25 @@ fn a_role_that_does_not_exist_invites_nobody() {
 }
 
 #[test]
+fn a_subject_may_hold_colons_where_a_key_may_not() {
+    let (world, _server) = World::with_server();
+    world.ok("alice", &["key", "new"]);
+    world.ok("alice", &["thread", "create", "T"]);
+    let key = world.object("bob", &["key", "new"])["user_id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let wrong = format!("{key}:boss");
+    says(
+        &world.fails(USAGE, "alice", &["thread", "add", &wrong]),
+        &["is no role"],
+    );
+    let added = world.object("alice", &["thread", "add", "okta:urn:people:42"]);
+    assert_eq!(added["user_id"], "okta:urn:people:42");
+    assert_eq!(added["role"], "co_author");
+}
+
+#[test]
 fn without_a_command_the_help_stands_on_stderr() {
     let world = World::new();
     let usage = world.fails(USAGE, "alice", &[]);
