@@ -20,6 +20,8 @@
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use choir_core::record::{MemberFact, Record, Summary};
 use choir_protocol::entry::Kind;
@@ -135,6 +137,10 @@ impl From<IndexError> for ReadError {
 
 type Result<T> = std::result::Result<T, IndexError>;
 
+/// How long the index may take to be written out at the end. Without that the next opening goes through its journal.
+const SETTLE_WITHIN: Duration = Duration::from_secs(5);
+const SETTLE_PAUSE: Duration = Duration::from_millis(10);
+
 /// An open index.
 pub(crate) struct Index {
     database: Database,
@@ -206,7 +212,17 @@ impl Index {
 
     /// Writes out what is only in its journal, so that the next opening needn't go through it.
     pub(crate) fn settle(&self) -> Result<()> {
-        self.rows.rotate_memtable_and_wait()?;
+        let until = Instant::now() + SETTLE_WITHIN;
+        self.rows.rotate_memtable()?;
+        // fjall's own waiting never ends once its threads have given up, as they do when their directory is gone. That they have is said by `persist`.
+        while self.rows.sealed_memtable_count() > 0 {
+            self.database.persist(PersistMode::Buffer)?;
+            if Instant::now() >= until {
+                tracing::warn!("the index is still being written out; the next start takes longer");
+                break;
+            }
+            thread::sleep(SETTLE_PAUSE);
+        }
         Ok(self.database.persist(PersistMode::Buffer)?)
     }
 

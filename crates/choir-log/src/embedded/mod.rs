@@ -17,6 +17,7 @@ use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use choir_core::record::{Facts, Record};
 use choir_protocol::hash::Hash;
@@ -136,7 +137,7 @@ impl Options {
     }
 }
 
-/// The log in one directory. Dropping it closes it in order, which waits for the disk.
+/// The log in one directory. Dropping it closes it in order, which waits for the disk, but not for ever.
 pub struct EmbeddedLog {
     shared: Arc<Shared>,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -255,10 +256,22 @@ impl EmbeddedLog {
     }
 }
 
+/// How long dropping the log waits for its threads, one of which may hang in a failing disk.
+const END_WITHIN: Duration = Duration::from_secs(30);
+const END_PAUSE: Duration = Duration::from_millis(1);
+
 impl Drop for EmbeddedLog {
     fn drop(&mut self) {
         self.shared.queue.close();
         let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        let until = Instant::now() + END_WITHIN;
+        while threads.iter().any(|thread| !thread.is_finished()) {
+            if Instant::now() >= until {
+                tracing::error!("the log's threads didn't end; everything that was acknowledged is durable");
+                return;
+            }
+            thread::sleep(END_PAUSE);
+        }
         for thread in threads {
             // One that panicked has latched the log and said so.
             let _ = thread.join();

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread;
+use std::time::Duration;
 
 use choir_core::record::{Facts, MemberFact, Record};
 use choir_protocol::entry::{Body, Kind};
@@ -276,6 +277,25 @@ fn a_log_whose_segments_are_gone_is_not_begun_anew() {
     fs::create_dir(place.path().join("segments")).unwrap();
     let error = EmbeddedLog::open(place.path(), small()).unwrap_err();
     assert!(matches!(error, OpenError::Corrupt { .. }), "{error}");
+}
+
+#[test]
+fn a_log_whose_directory_was_deleted_still_closes() {
+    let place = place();
+    let directory = place.path().join("log");
+    let log = open(&directory);
+    fill(&log);
+    // Everything is in the index's memory, which can't be written out any more.
+    wait(log.public_threads(None, 1)).unwrap();
+    fs::remove_dir_all(&directory).unwrap();
+    let (closed, is_closed) = mpsc::channel();
+    thread::spawn(move || {
+        wait(log.close());
+        drop(log);
+        closed.send(()).unwrap();
+    });
+    let patience = Duration::from_secs(20);
+    assert!(is_closed.recv_timeout(patience).is_ok(), "it never closed");
 }
 
 #[test]
