@@ -14,7 +14,7 @@ const AFTER_HELP: &str = "\
 The first minute:
   choir serve                          # in a terminal of its own
   choir key new                        # who you are
-  choir thread create \"Standup\"       # and use it from now on
+  choir thread create \"Standup\"        # and use it from now on
   choir post \"Good morning\"
   choir tail                           # live
 
@@ -188,7 +188,8 @@ printed to stdout.")]
 Exit code 1 where something doesn't hold, naming the entry and what is wrong.
 With --receipt, a receipt of a decision is checked in its place, without any
 server; it shows what is in the log, not that nothing was left out.
-JSON: {\"thread_id\", \"entries\", \"root\", \"failures\": […], \"checks\": [{\"what\",
+JSON: {\"thread_id\", \"entries\", \"root\", \"remarks\": […],
+       \"failures\": [{\"seq\", \"why\"}], \"checks\": [{\"what\",
        \"state\": \"proved\" | \"partly\" | \"failed\", \"count\", \"remark\"}]}")]
     Verify(Verify),
     /// What the server has signed that a thread's log is, at this moment

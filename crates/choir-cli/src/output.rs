@@ -276,12 +276,36 @@ const fn civil(days: u64) -> (u64, u64, u64) {
 
 // ------------------------------------------------------------------------------------------------------------------------------------------- tables
 
-/// A table without lines: a head that stands back, columns set apart. Cells must be safe to show.
+/// How narrow a terminal may be for the last column of a table to be wrapped: below, and where a terminal doesn't know (0), lines are left to it.
+const MIN_WRAP_COLUMNS: u16 = 60;
+
+/// A table without lines: a head that stands back, columns set apart. Cells must be safe to show. No cell is ever broken: an id that was can't be copied.
 pub(crate) fn table<const N: usize>(head: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
+    laid_out(head, rows, None)
+}
+
+/// The same, of sentences, which are wrapped to the terminal.
+pub(crate) fn prose_table<const N: usize>(head: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
+    laid_out(head, rows, comfy_table::Table::new().width())
+}
+
+fn laid_out<const N: usize>(
+    head: [&str; N],
+    rows: impl IntoIterator<Item = [String; N]>,
+    columns: Option<u16>,
+) -> String {
     use comfy_table::{Attribute, Cell, ContentArrangement, Table, presets};
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
-    table.set_content_arrangement(ContentArrangement::Dynamic);
+    match columns.filter(|columns| *columns >= MIN_WRAP_COLUMNS) {
+        Some(columns) => {
+            table.set_content_arrangement(ContentArrangement::Dynamic);
+            table.set_width(columns);
+        }
+        None => {
+            table.set_content_arrangement(ContentArrangement::Disabled);
+        }
+    }
     table.set_header(head.map(|title| Cell::new(title).add_attribute(Attribute::Dim)));
     for row in rows {
         table.add_row(row);
@@ -305,6 +329,19 @@ mod tests {
         );
         assert_eq!(one_line("a\nb\tc"), "a\\nb\\tc");
         assert_eq!(visible("Grüße, 世界 👩‍👩‍👧"), "Grüße, 世界 👩‍👩‍👧");
+    }
+
+    #[test]
+    fn tables_break_sentences_to_a_terminal_and_nothing_else() {
+        let rows = || [["bob".to_owned(), "a sentence that is somewhat long ".repeat(3)]];
+        let lines = |columns| {
+            let table = laid_out(["NAME", "WHAT"], rows(), columns);
+            anstream::adapter::strip_str(&table).to_string().lines().count()
+        };
+        assert_eq!(lines(None), 2);
+        assert!(lines(Some(60)) > 2);
+        assert_eq!(lines(Some(0)), 2, "a terminal that doesn't know its width");
+        assert_eq!(lines(Some(20)), 2, "one in which a sentence would become a pillar");
     }
 
     #[test]

@@ -140,7 +140,12 @@ impl Terminal {
 
     /// Draws the prompt and what is typed, in one line.
     fn draw(&self) -> Result<()> {
-        let width = usize::from(crossterm::terminal::size().map_or(COLUMNS, |(columns, _)| columns));
+        // Some pseudo terminals say 0.
+        let width = crossterm::terminal::size()
+            .ok()
+            .map(|(columns, _)| columns)
+            .filter(|columns| *columns > 0);
+        let width = usize::from(width.unwrap_or(COLUMNS));
         let prompt = fitting(&self.prompt, &self.brief, width);
         let (prompt, used) = (self.painted(prompt), width_of(prompt));
         let (before, after) = self.line.view(width.saturating_sub(used));

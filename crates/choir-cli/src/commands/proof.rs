@@ -12,7 +12,7 @@ use choir_protocol::range::Range;
 use crate::cli::{InThread, Verify};
 use crate::context::{Context, PAGE, Session};
 use crate::error::{Failure, Result};
-use crate::output::{BAD, BOLD, DIM, GOOD, WAITING, date_time, one_line, table};
+use crate::output::{BAD, BOLD, DIM, GOOD, WAITING, date_time, one_line, prose_table};
 use crate::show::read;
 use crate::verify::{Problem, Report, check};
 
@@ -158,7 +158,7 @@ fn print(session: &Session, thread: ThreadId, report: &Report) -> Result<()> {
             check.remark.clone(),
         ]
     });
-    session.out().line(table(["", "CHECK", "COUNT", ""], rows))?;
+    session.out().line(prose_table(["", "CHECK", "COUNT", ""], rows))?;
     for remark in &report.remarks {
         session.out().line(format!("{WAITING}note{WAITING:#} {remark}"))?;
     }

@@ -339,7 +339,7 @@ fn checks(replay: &Replay, audit: &Audit, signed: &Checkpoint, is_signed: bool) 
                 format!("and of {} the grounds are hidden", counts.unseen)
             } else {
                 format!(
-                    "each follows from {} decisions, the members and the policy",
+                    "each follows from the decisions ({}), the members and the policy",
                     counts.decisions
                 )
             },
