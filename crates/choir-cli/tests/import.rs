@@ -1,5 +1,7 @@
 //! A real conversation, replayed over real sockets: in order, whole, and also where the server dies in the middle.
 
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
+
 mod support;
 
 use std::net::{Shutdown, TcpListener, TcpStream};
