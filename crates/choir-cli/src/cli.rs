@@ -267,7 +267,7 @@ Examples:
 #[derive(Debug, Args)]
 pub(crate) struct Serve {
     /// Where to listen; port 0 takes a free one
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7400")]
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7400", value_parser = parse_listen)]
     pub(crate) listen: SocketAddr,
     /// Where the log is; made where there is none. Without it: choir/log in $XDG_DATA_HOME or ~/.local/share
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
@@ -633,6 +633,12 @@ fn parse_word<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, String> {
     })
 }
 
+/// Where a server listens. Not a name: which of its addresses it means should never be open.
+fn parse_listen(text: &str) -> Result<SocketAddr, String> {
+    text.parse()
+        .map_err(|_| "expected an address and a port, like 127.0.0.1:7400, 127.0.0.1:0 or [::1]:7400".to_owned())
+}
+
 /// A role, as members are invited with.
 pub(crate) fn parse_role(text: &str) -> Result<Role, String> {
     parse_word(text)
@@ -708,6 +714,14 @@ mod tests {
                     .any(|line| line.starts_with(key) || *line == format!("[{key}]")),
                 "{key}"
             );
+        }
+    }
+
+    #[test]
+    fn where_to_listen_is_an_address_and_a_port() {
+        assert_eq!(parse_listen("[::1]:7400").unwrap().port(), 7400);
+        for wrong in ["localhost:7400", "7400", "127.0.0.1", "127.0.0.1:80000", ""] {
+            assert!(parse_listen(wrong).unwrap_err().contains("127.0.0.1:7400"), "{wrong}");
         }
     }
 

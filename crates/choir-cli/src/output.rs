@@ -173,6 +173,11 @@ pub(crate) fn json_text(value: &serde_json::Value) -> String {
     safe
 }
 
+/// A number of things, in words.
+pub(crate) fn counted(n: u64, one: &str, many: &str) -> String {
+    format!("{n} {}", if n == 1 { one } else { many })
+}
+
 /// A text whose further lines are set in, so that no message can look like two.
 pub(crate) fn set_in(text: &str, indent: &str) -> String {
     visible(text).replace('\n', &format!("\n{indent}"))
@@ -329,6 +334,12 @@ mod tests {
         );
         assert_eq!(one_line("a\nb\tc"), "a\\nb\\tc");
         assert_eq!(visible("Grüße, 世界 👩‍👩‍👧"), "Grüße, 世界 👩‍👩‍👧");
+    }
+
+    #[test]
+    fn one_is_one() {
+        let entries = [0, 1, 2].map(|n| counted(n, "entry", "entries"));
+        assert_eq!(entries, ["0 entries", "1 entry", "2 entries"]);
     }
 
     #[test]

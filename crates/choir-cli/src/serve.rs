@@ -11,7 +11,7 @@ use crate::cli::{Global, Serve};
 use crate::commands::{log_to_stderr, open_failure};
 use crate::config::File;
 use crate::error::{Failure, Kind, Result};
-use crate::output::{BOLD, DIM, Output};
+use crate::output::{BOLD, DIM, Output, counted};
 use crate::profile;
 
 /// Runs a server until it is told to end.
@@ -191,15 +191,21 @@ fn tell(out: Output, report: &Report) -> Result<()> {
             })
         },
         || {
-            let fsyncs = per_1000.map(|per_1000| format!(" ({per_1000:.0} for 1,000 entries)")).unwrap_or_default();
+            let fsyncs = per_1000
+                .map(|per_1000| format!(" ({per_1000:.0} for 1,000 entries)"))
+                .unwrap_or_default();
             format!(
-                "Stopped{}: {} connections, {} actions ({} refused), {} entries, {} fsyncs{fsyncs}, sync checks {} equal and {} different",
-                if report.orderly { "" } else { ", with clients that didn't leave in time" },
-                report.connections,
-                report.actions,
+                "Stopped{}: {}, {} ({} refused), {}, {}{fsyncs}, sync checks {} equal and {} different",
+                if report.orderly {
+                    ""
+                } else {
+                    ", with clients that didn't leave in time"
+                },
+                counted(report.connections, "connection", "connections"),
+                counted(report.actions, "action", "actions"),
                 report.refusals,
-                report.log.entries,
-                report.log.fsyncs,
+                counted(report.log.entries, "entry", "entries"),
+                counted(report.log.fsyncs, "fsync", "fsyncs"),
                 report.sync_checks_equal,
                 report.sync_checks_different,
             )

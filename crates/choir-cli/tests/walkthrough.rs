@@ -504,3 +504,28 @@ fn help_and_completions_need_nothing() {
     assert_eq!(json["error"]["code"], "usage");
     world.fails(2, "nobody", &["post", "--policy", "x"]);
 }
+
+#[test]
+fn who_is_invited_and_who_changes_roles_are_told_apart() {
+    let (world, _server) = World::with_server();
+    for name in ["alice", "bob", "carol"] {
+        world.ok(name, &["key", "new"]);
+    }
+    world.ok("alice", &["thread", "create", "T"]);
+    let reader = world.ok("alice", &["thread", "add", "carol:reader"]);
+    assert!(
+        reader.starts_with("Invited carol as reader") && !reader.contains("votes"),
+        "{reader}"
+    );
+    let invited = world.ok("alice", &["thread", "add", "bob"]);
+    assert!(
+        invited.starts_with("Invited bob as co_author") && invited.contains("votes"),
+        "{invited}"
+    );
+    world.ok("bob", &["thread", "join", "T"]);
+    let promoted = world.ok("alice", &["thread", "add", "bob:owner"]);
+    assert!(
+        promoted.starts_with("bob is owner now") && !promoted.contains("votes"),
+        "{promoted}"
+    );
+}

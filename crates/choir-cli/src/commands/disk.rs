@@ -6,7 +6,7 @@ use choir_log::OpenError;
 use choir_log::embedded;
 
 use crate::error::{Failure, Kind, Result};
-use crate::output::{GOOD, Output, WAITING};
+use crate::output::{GOOD, Output, WAITING, counted};
 
 /// `choir log check`.
 pub(crate) fn check(out: Output, directory: &Path) -> Result<()> {
@@ -34,8 +34,13 @@ pub(crate) fn check(out: Output, directory: &Path) -> Result<()> {
         }))?;
     } else {
         out.line(format!(
-            "{} entries of {} threads in {} batches, {} bytes in {} segments; {} bodies erased",
-            report.entries, report.threads, report.batches, report.bytes, report.segments, report.erased
+            "{} of {} in {}, {} in {}; {} erased",
+            counted(report.entries, "entry", "entries"),
+            counted(report.threads, "thread", "threads"),
+            counted(report.batches, "batch", "batches"),
+            counted(report.bytes, "byte", "bytes"),
+            counted(u64::from(report.segments), "segment", "segments"),
+            counted(report.erased, "body", "bodies"),
         ))?;
         if let Some((file, offset)) = &report.torn {
             out.line(format!(
@@ -65,19 +70,11 @@ pub(crate) fn check(out: Output, directory: &Path) -> Result<()> {
         format!(
             "the log in {} is damaged in {}",
             directory.display(),
-            places(report.damage.len())
+            counted(report.damage.len() as u64, "place", "places")
         ),
     )
     .meaning("What is damaged is never served; everything else is as it was written. Nothing was changed.")
     .hint("restore the named files from a backup"))
-}
-
-fn places(n: usize) -> String {
-    if n == 1 {
-        "1 place".to_owned()
-    } else {
-        format!("{n} places")
-    }
 }
 
 /// Shows on a terminal that something is going on.

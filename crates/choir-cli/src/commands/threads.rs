@@ -151,6 +151,8 @@ pub(crate) async fn add(context: Context, arguments: Add) -> Result<()> {
     let session = context.connect().await?;
     let (user, role, agent) = session.member(&arguments.member)?;
     let thread = session.thread(arguments.thread.thread.as_deref()).await?;
+    let members = session.members(thread).await?;
+    let known = members.into_iter().find(|member| member.user_id == user);
     let receipt = session.client.add_member(thread, user.clone(), role, agent).await?;
     session.out().either(
         || {
@@ -161,7 +163,19 @@ pub(crate) async fn add(context: Context, arguments: Add) -> Result<()> {
         },
         || {
             let who = styled(session.names(), &user);
-            format!("Invited {who} as {} {DIM}(entry {}){DIM:#}\n{DIM}They count in votes once they do something, or: choir thread join {thread}{DIM:#}", role.as_str(), receipt.seq)
+            let (role_name, seq) = (role.as_str(), receipt.seq);
+            let done = match &known {
+                Some(_) => format!("{who} is {role_name} now {DIM}(entry {seq}){DIM:#}"),
+                None => format!("Invited {who} as {role_name} {DIM}(entry {seq}){DIM:#}"),
+            };
+            let votes = role.is_co_author() && !known.is_some_and(|member| member.joined);
+            if votes {
+                format!(
+                    "{done}\n{DIM}They count in votes once they do something, or: choir thread join {thread}{DIM:#}"
+                )
+            } else {
+                done
+            }
         },
     )?;
     session.close().await;

@@ -27,7 +27,7 @@ use tokio::task::JoinHandle;
 use crate::cli::parse_approval;
 use crate::context::{Context, reach};
 use crate::error::{Failure, Kind as FailureKind, Result};
-use crate::output::{GOOD, Output};
+use crate::output::{GOOD, Output, counted};
 use irc::{Annotation, Log, Said};
 
 /// What is imported.
@@ -827,17 +827,18 @@ fn report(out: Output, thread_id: ThreadId, summary: &Summary, replayed: Duratio
         || {
             let verdict = if problems.is_empty() { format!("{GOOD}all equal, everything verified{GOOD:#}") } else { "NOT equal".to_owned() };
             format!(
-                "{} messages in {:.1} s: {} posted at once, {} as specs with {} approvals; {} answer another\n{} clients, {} lost connections made good\n{} entries, root {}\n{clients} replicas: {verdict}\nThread {thread_id}",
-                counts.published,
+                "{} in {:.1} s: {} posted at once, {} as specs with {}; {} answer another\n{}, {} made good\n{}, root {}\n{}: {verdict}\nThread {thread_id}",
+                counted(counts.published, "message", "messages"),
                 replayed.as_secs_f64(),
                 counts.published.saturating_sub(counts.specs),
                 counts.specs,
-                counts.approvals,
+                counted(counts.approvals, "approval", "approvals"),
                 counts.answers,
-                clients,
-                reconnects,
-                entries,
+                counted(*clients as u64, "client", "clients"),
+                counted(*reconnects, "lost connection", "lost connections"),
+                counted(*entries, "entry", "entries"),
                 head.root,
+                counted(*clients as u64, "replica", "replicas"),
             )
         },
     )
