@@ -529,3 +529,31 @@ fn who_is_invited_and_who_changes_roles_are_told_apart() {
         "{promoted}"
     );
 }
+
+#[test]
+fn what_goes_on_is_named_with_its_thread_and_profile() {
+    let (world, _server) = World::with_server();
+    world.ok("alice", &["key", "new"]);
+    let made = world.object("alice", &["thread", "create", "T"]);
+    let thread = made["thread_id"].as_str().unwrap();
+    world.ok("alice", &["post", "one"]);
+    let page = world.run("alice", &["history", "--limit", "1"]);
+    assert!(
+        page.stderr.contains("choir --profile alice history --before 2"),
+        "{page}"
+    );
+    let page = world.run("alice", &["history", "T", "--limit", "1"]);
+    let next = format!("choir --profile alice history {thread} --before 2");
+    assert!(page.stderr.contains(&next), "{page}");
+
+    // Who ends a tail is told where it goes on.
+    let mut tail = world.start("alice", &["tail", "T"]);
+    tail.stderr_until("Following");
+    world.ok("alice", &["post", "two"]);
+    tail.until(|line| line.ends_with("two"));
+    tail.signal("INT");
+    let ended = tail.finish();
+    assert_eq!(ended.code, Some(0), "{ended}");
+    let next = format!("choir --profile alice tail {thread} --from 4");
+    assert!(ended.stderr.contains(&next), "{ended}");
+}

@@ -280,6 +280,7 @@ pub(crate) async fn tail(context: Context, arguments: Tail) -> Result<()> {
     let mut renderer = Renderer::new(session.names(), !arguments.no_specs);
     let backlog = feed.backlog(arguments.from.map(Seq::saturating)).await?;
     show(&session, thread, &mut renderer, &backlog)?;
+    let mut seen = backlog.last().map_or(Seq::ZERO, |entry| entry.seq);
     session.out().note("Following; Ctrl-C ends.");
     loop {
         let news = tokio::select! {
@@ -287,10 +288,21 @@ pub(crate) async fn tail(context: Context, arguments: Tail) -> Result<()> {
             _ = tokio::signal::ctrl_c() => break,
         };
         match news {
-            News::Entries(entries) => show(&session, thread, &mut renderer, &entries)?,
+            News::Entries(entries) => {
+                seen = entries.last().map_or(seen, |entry| entry.seq);
+                show(&session, thread, &mut renderer, &entries)?;
+            }
             News::Remark(text) => session.out().note(text),
             News::Changed => {}
         }
+    }
+    if seen > Seq::ZERO {
+        session.out().note(format!(
+            "The last entry was {seen}; it goes on with: choir{} tail{} --from {}",
+            session.context.profile.flag(),
+            named(&arguments.thread, thread),
+            seen.next()
+        ));
     }
     session.close().await;
     Ok(())
@@ -357,13 +369,18 @@ pub(crate) async fn history(context: Context, arguments: History) -> Result<()> 
     }
     if before > Seq::ZERO.next() && !session.out().is_json() {
         let profile = session.context.profile.flag();
-        let named = arguments.thread.map(|_| format!(" {thread}")).unwrap_or_default();
+        let named = named(&arguments.thread, thread);
         session
             .out()
             .note(format!("Earlier ones: choir{profile} history{named} --before {before}"));
     }
     session.close().await;
     Ok(())
+}
+
+/// A thread as a command names it that goes on with this one: not at all, where this one didn't.
+fn named(given: &Option<String>, thread: ThreadId) -> String {
+    given.as_ref().map(|_| format!(" {thread}")).unwrap_or_default()
 }
 
 /// `choir mark`.
