@@ -148,8 +148,11 @@ impl From<ClientError> for Failure {
         // A server's texts are a stranger's, too.
         let said = crate::output::one_line(&error.message);
         let message = match &error.cause {
-            Some(cause) => format!("{said} ({}: {})", error.code, crate::output::one_line(cause)),
-            None => format!("{said} ({})", error.code),
+            // A cause that is the code itself says nothing new.
+            Some(cause) if cause != error.code.as_str() => {
+                format!("{said} ({}: {})", error.code, crate::output::one_line(cause))
+            }
+            _ => format!("{said} ({})", error.code),
         };
         let mut failure = Self::new(kind, error.code.as_str(), message);
         let Code::Wire(code) = error.code else {
@@ -177,6 +180,9 @@ fn known_refusal(message: &str) -> Option<&'static str> {
         }
         "the last owner who has joined stays one" => {
             Some("make somebody else an owner, and once they have joined do it again: choir thread add <USER>:owner")
+        }
+        "the thread may no longer be read" => {
+            Some("you were taken out of it, or it was made private; one of its owners can invite you again")
         }
         "the title is too long" => Some("shorten it"),
         _ => None,
@@ -278,6 +284,17 @@ mod tests {
                 .exit_code(),
             0
         );
+    }
+
+    #[test]
+    fn who_is_taken_out_is_told_so_once() {
+        let error = ClientError {
+            cause: Some("permission_denied".into()),
+            ..ClientError::wire(ErrorCode::PermissionDenied, "the thread may no longer be read")
+        };
+        let failure = Failure::from(error);
+        assert_eq!(failure.message, "the thread may no longer be read (permission_denied)");
+        assert!(failure.hint.unwrap().contains("invite you again"));
     }
 
     #[test]
