@@ -474,6 +474,26 @@ fn what_is_done_already_is_not_to_be_decided_anew() {
 }
 
 #[test]
+fn a_chat_lists_its_members_while_the_server_is_away() {
+    let (world, mut server) = World::with_server();
+    world.ok("alice", &["key", "new"]);
+    world.ok("alice", &["thread", "create", "T"]);
+    let mut json = world.start("alice", &["chat", "T", "--json"]);
+    json.json_until(|line| line["entry"]["kind"] == "thread_created");
+    let mut chat = world.start("alice", &["chat", "T"]);
+    chat.until(|line| line.contains("made the thread"));
+    server.kill();
+    chat.until(|line| line.contains("The connection is lost"));
+    chat.say("/members\n");
+    chat.until(|line| line.contains("owner") && line.contains("joined"));
+    chat.say("/quit\n");
+    assert_eq!(chat.finish().code, Some(0));
+    json.say("/members\n");
+    let members = json.json_until(|line| line["members"].is_array());
+    assert_eq!(members["members"][0]["name"], "alice");
+}
+
+#[test]
 fn a_closed_pipe_is_no_failure() {
     let (world, _server) = World::with_server();
     world.ok("alice", &["key", "new"]);

@@ -18,7 +18,7 @@ pub(crate) use model::content_of;
 use model::{Effect, Input, Model};
 
 use crate::cli::InThread;
-use crate::commands::{Feed, News, entry_json, members_table};
+use crate::commands::{Feed, News, entry_json, member_json, members_table};
 use crate::context::{Context, Session};
 use crate::error::{Failure, Result};
 use crate::output::{BAD, BOLD, DIM, json_text, one_line};
@@ -202,17 +202,37 @@ impl<'a> Chat<'a> {
     }
 
     /// A person did something. Whether the chat goes on.
-    pub(crate) async fn input(&mut self, screen: &mut impl Screen, input: Input) -> Result<bool> {
+    pub(crate) fn input(&mut self, screen: &mut impl Screen, input: Input) -> Result<bool> {
         let effects = self.model.input(self.now_ms(), input);
         if effects.contains(&Effect::Quit) {
             return Ok(false);
         }
         if effects.contains(&Effect::Members) {
-            let members = self.session.members(self.thread).await?;
-            screen.show(&members_table(self.session.names(), &members))?;
+            self.members(screen)?;
         }
         self.perform(screen, effects)?;
         Ok(true)
+    }
+
+    /// Who is here, as the replica has it: a chat never waits for the server, which may be away.
+    fn members(&self, screen: &mut impl Screen) -> Result<()> {
+        let Some(replica) = self.feed.handle().replica() else {
+            return Ok(());
+        };
+        let view = replica.view();
+        let members: Vec<_> = view.members().into_iter().cloned().collect();
+        let names = self.session.names();
+        if self.session.out().is_json() {
+            let rows = members.iter().map(|member| member_json(names, member));
+            let rows: Vec<serde_json::Value> = rows.collect::<Result<_>>()?;
+            let object = serde_json::json!({ "thread_id": self.thread, "members": rows });
+            return screen.show(&json_text(&object));
+        }
+        screen.show(&members_table(names, &members))?;
+        if view.more().members.is_some() {
+            screen.show(&format!("{DIM}`choir members` lists all of them{DIM:#}"))?;
+        }
+        Ok(())
     }
 
     fn perform(&mut self, screen: &mut impl Screen, effects: Vec<Effect>) -> Result<()> {
@@ -334,7 +354,7 @@ async fn plain(chat: &mut Chat<'_>) -> Result<()> {
             _ = tokio::signal::ctrl_c() => return Ok(()),
         };
         let goes_on = match line {
-            Some(line) => chat.input(&mut screen, Input::Line(line)).await?,
+            Some(line) => chat.input(&mut screen, Input::Line(line))?,
             None => false,
         };
         if !goes_on {

@@ -39,7 +39,7 @@ pub(super) async fn run(chat: &mut Chat<'_>) -> Result<()> {
                     Act::Quit => return Ok(()),
                     Act::Input(input) => {
                         terminal.clear()?;
-                        if !chat.input(&mut terminal, input).await? {
+                        if !chat.input(&mut terminal, input)? {
                             return Ok(());
                         }
                     }

@@ -10,7 +10,7 @@ mod threads;
 
 pub(crate) use disk::open_failure;
 pub(crate) use follow::{Feed, News, entry_json};
-pub(crate) use threads::members_table;
+pub(crate) use threads::{member_json, members_table};
 
 use std::future::Future;
 

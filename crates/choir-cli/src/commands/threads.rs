@@ -292,17 +292,22 @@ pub(crate) async fn members(context: Context, arguments: InThread) -> Result<()>
     let members = session.members(thread).await?;
     if session.out().is_json() {
         for member in &members {
-            let mut object = json_of(member)?;
-            if let Some(object) = object.as_object_mut() {
-                object.insert("name".into(), session.names().name(&member.user_id).into());
-            }
-            session.out().object(&object)?;
+            session.out().object(&member_json(session.names(), member)?)?;
         }
     } else {
         session.out().line(members_table(session.names(), &members))?;
     }
     session.close().await;
     Ok(())
+}
+
+/// A member as `--json` prints it.
+pub(crate) fn member_json(names: &impl Names, member: &Member) -> Result<serde_json::Value> {
+    let mut object = json_of(member)?;
+    if let Some(object) = object.as_object_mut() {
+        object.insert("name".into(), names.name(&member.user_id).into());
+    }
+    Ok(object)
 }
 
 /// The members as people read them.
