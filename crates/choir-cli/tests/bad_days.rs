@@ -474,6 +474,30 @@ fn what_is_done_already_is_not_to_be_decided_anew() {
 }
 
 #[test]
+fn one_name_never_means_two_people() {
+    let world = World::new();
+    for name in ["alice", "bob", "carol"] {
+        world.ok(name, &["key", "new"]);
+    }
+    // A profile's name, that of somebody else.
+    says(
+        &world.fails(USAGE, "alice", &["name", "bob", "carol"]),
+        &["carol is", "already"],
+    );
+    world.ok("alice", &["name", "bob", "robert"]);
+    let stderr = world.fails(USAGE, "alice", &["name", "carol", "robert"]);
+    says(&stderr, &["robert is", "choir --profile alice name --remove robert"]);
+    // The same again changes nothing, and another name for the same person does.
+    world.ok("alice", &["name", "robert", "robert"]);
+    world.ok("alice", &["name", "robert", "bobby"]);
+    let names = world.object("alice", &["name"]);
+    assert_eq!(
+        names["names"].as_object().unwrap().keys().collect::<Vec<_>>(),
+        ["bobby"]
+    );
+}
+
+#[test]
 fn a_chat_lists_its_members_while_the_server_is_away() {
     let (world, mut server) = World::with_server();
     world.ok("alice", &["key", "new"]);

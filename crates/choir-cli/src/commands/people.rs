@@ -58,6 +58,21 @@ pub(crate) fn name(mut context: Context, arguments: Name) -> Result<()> {
     };
     check_nick(&nick)?;
     let user = context.profile.user(&user)?;
+    if let Ok(other) = context.profile.user(&nick)
+        && other != user
+    {
+        let given = context.profile.settings().names.contains_key(&nick);
+        return Err(Failure::usage(format!("{nick} is {other} already"))
+            .meaning("Nothing was changed.")
+            .hint(if given {
+                format!(
+                    "take another name, or first: choir{} name --remove {nick}",
+                    context.profile.flag()
+                )
+            } else {
+                "take another name: this one is a profile of this machine, or begins a key".to_owned()
+            }));
+    }
     context.profile.update(|settings| {
         // One name each: a second one would leave open which is shown.
         settings.names.retain(|_, named| *named != user);
