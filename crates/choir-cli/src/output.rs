@@ -299,7 +299,7 @@ fn laid_out<const N: usize>(
     rows: impl IntoIterator<Item = [String; N]>,
     columns: Option<u16>,
 ) -> String {
-    use comfy_table::{Attribute, Cell, ContentArrangement, Table, presets};
+    use comfy_table::{ContentArrangement, Table, presets};
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     match columns.filter(|columns| *columns >= MIN_WRAP_COLUMNS) {
@@ -311,14 +311,17 @@ fn laid_out<const N: usize>(
             table.set_content_arrangement(ContentArrangement::Disabled);
         }
     }
-    table.set_header(head.map(|title| Cell::new(title).add_attribute(Attribute::Dim)));
+    table.set_header(head);
     for row in rows {
         table.add_row(row);
     }
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
     }
-    table.trim_fmt()
+    let text = table.trim_fmt();
+    // Styled once it is trimmed: what pads the last column would wrap on a narrow terminal.
+    let (first, rest) = text.split_once('\n').unwrap_or((&text, ""));
+    format!("{DIM}{first}{DIM:#}\n{rest}").trim_end().to_owned()
 }
 
 #[cfg(test)]
@@ -340,6 +343,13 @@ mod tests {
     fn one_is_one() {
         let entries = [0, 1, 2].map(|n| counted(n, "entry", "entries"));
         assert_eq!(entries, ["0 entries", "1 entry", "2 entries"]);
+    }
+
+    #[test]
+    fn no_line_of_a_table_ends_in_spaces() {
+        let text = table(["NAME", "USER"], [["bob".to_owned(), "ed25519:abc".to_owned()]]);
+        let plain = anstream::adapter::strip_str(&text).to_string();
+        assert_eq!(plain, "NAME  USER\nbob   ed25519:abc");
     }
 
     #[test]

@@ -181,7 +181,7 @@ fn progress(out: Output, lines: u64) -> ProgressBar {
         ProgressDrawTarget::stderr()
     };
     // In one line also on a narrow terminal: the message is cut where it doesn't fit.
-    let style = ProgressStyle::with_template("{bar:20} {pos}/{len} lines, {rate}/s, {eta} left  {wide_msg}")
+    let style = ProgressStyle::with_template("{bar:12} {pos}/{len} lines, {rate}/s, {eta} left  {wide_msg}")
         .unwrap_or_else(|_| ProgressStyle::default_bar())
         .with_key("rate", |state: &ProgressState, text: &mut dyn std::fmt::Write| {
             // A terminal that went away is noticed by who draws.
