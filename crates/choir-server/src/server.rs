@@ -115,6 +115,8 @@ pub struct Server {
 const KEY: &[u8] = b"server/key";
 /// How long the accept loop waits when the system has no more sockets to give.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long the log may take to close: one on a failing disk must not keep the process.
+const CLOSE_WITHIN: Duration = Duration::from_secs(10);
 /// How many threads are asked for at once when specs expire (S8).
 const DUE_PAGE: usize = 1_000;
 
@@ -219,8 +221,12 @@ impl Server {
         }
         drop(listener);
         housekeeping.abort();
-        let orderly = drain(&shared, tasks).await;
-        shared.log.close().await;
+        let drained = drain(&shared, tasks).await;
+        let closed = timeout(CLOSE_WITHIN, shared.log.close()).await;
+        if closed.is_err() {
+            tracing::error!("the log didn't close in time; everything that was acknowledged is durable");
+        }
+        let orderly = drained && closed.is_ok();
         let report = shared.counters.report(shared.log.stats(), orderly);
         tracing::info!(
             connections = report.connections,
@@ -298,4 +304,36 @@ async fn server_key(log: &dyn Log, clock: &Clock) -> Result<SecretKey, BindError
     let seed: [u8; 32] = clock.random().map_err(|error| failed(&error))?;
     log.put(KEY, seed.to_vec()).await.map_err(|error| failed(&error))?;
     Ok(SecretKey::from_seed(&seed))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::thread;
+
+    use choir_log::memory::MemoryLog;
+    use choir_protocol::ids::{LogId, ThreadId};
+
+    use super::*;
+
+    #[test]
+    fn a_thread_that_is_woken_while_the_runtime_ends_holds_nothing_up() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let log = Arc::new(MemoryLog::new(LogId::v7(1, [7; 10])));
+        let config = Config::new(([127, 0, 0, 1], 0).into());
+        let server = runtime.block_on(Server::bind(config, log)).unwrap();
+        let shared = server.shared.clone();
+        let handle = runtime.handle().clone();
+        drop((server, runtime));
+        let (ended, has_ended) = mpsc::channel();
+        thread::spawn(move || {
+            let _entered = handle.enter();
+            shared.threads.expire(&shared, ThreadId::v7(1, [1; 10]));
+            ended.send(shared.threads.active()).unwrap();
+        });
+        assert_eq!(has_ended.recv_timeout(Duration::from_secs(20)), Ok(0));
+    }
 }

@@ -45,29 +45,8 @@ const PRESSED_IDLE_MS: u64 = 100;
 const FIRST_PAUSE_MS: u64 = 10;
 const LONGEST_PAUSE_MS: u64 = 1_000;
 
-/// Starts a thread's actor as a task of its own: a panic in it ends this thread's actor, and nothing else.
-pub(super) fn start(shared: Arc<Shared>, hub: Arc<Hub>, inbox: mpsc::Receiver<Mail>, epoch: usize) {
-    let registration = Registration {
-        shared: shared.clone(),
-        hub: hub.clone(),
-        epoch,
-    };
-    let actor = Actor {
-        thread_id: hub.thread_id,
-        shared,
-        hub,
-        inbox,
-        waiting: VecDeque::new(),
-        state: None,
-        unsaved: 0,
-        stopping: false,
-        expire: false,
-        registration,
-    };
-    tokio::spawn(actor.run());
-}
-
-struct Actor {
+/// A thread's actor, to be run as a task of its own.
+pub(super) struct Actor {
     thread_id: ThreadId,
     shared: Arc<Shared>,
     hub: Arc<Hub>,
@@ -110,6 +89,31 @@ enum Appended {
 }
 
 impl Actor {
+    pub(super) fn new(shared: Arc<Shared>, hub: Arc<Hub>, inbox: mpsc::Receiver<Mail>, epoch: usize) -> Self {
+        let registration = Registration {
+            shared: shared.clone(),
+            hub: hub.clone(),
+            epoch,
+        };
+        Self {
+            thread_id: hub.thread_id,
+            shared,
+            hub,
+            inbox,
+            waiting: VecDeque::new(),
+            state: None,
+            unsaved: 0,
+            stopping: false,
+            expire: false,
+            registration,
+        }
+    }
+
+    /// Starts it: a panic in it ends this thread's actor, and nothing else.
+    pub(super) fn spawn(self) {
+        tokio::spawn(self.run());
+    }
+
     async fn run(mut self) {
         match load(&*self.shared.log, self.thread_id).await {
             Ok(state) => self.state = state.map(Arc::new),

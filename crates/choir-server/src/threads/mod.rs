@@ -24,9 +24,11 @@ use choir_protocol::ids::{Cursor, Seq, ThreadId};
 use choir_protocol::message::ErrorPayload;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, mpsc};
+use tokio::task::coop::consume_budget;
 
 use crate::Shared;
 use crate::mailbox::{Answered, Mailbox};
+use actor::Actor;
 pub(crate) use actor::load_at;
 pub(crate) use people::{approval_request, body_of, event};
 use refused::Refused;
@@ -288,23 +290,30 @@ impl Threads {
 
     fn send(&self, shared: &Arc<Shared>, thread_id: ThreadId, mut mail: Mail) -> Result<(), Mail> {
         // The hub's lock is held while sending, and while an actor decides to leave: nothing is ever sent to one that is gone.
-        loop {
+        let (sent, started) = loop {
             let hub = self.hub(thread_id);
             let mut inner = hub.lock();
             if !self.is_current(&hub) {
                 continue;
             }
-            if self.ensure_actor(shared, &hub, &mut inner).is_err() {
+            let Ok(started) = self.ensure_actor(shared, &hub, &mut inner) else {
                 return Err(mail);
-            }
+            };
             if let Mail::Item(item) = &mut mail {
                 item.refused = Some(hub.refused.clone());
             }
-            let Some(actor) = &inner.actor else { return Err(mail) };
-            return actor.mail.try_send(mail).map_err(|refused| match refused {
-                TrySendError::Full(mail) | TrySendError::Closed(mail) => mail,
-            });
+            let sent = match &inner.actor {
+                Some(actor) => actor.mail.try_send(mail).map_err(|refused| match refused {
+                    TrySendError::Full(mail) | TrySendError::Closed(mail) => mail,
+                }),
+                None => Err(mail),
+            };
+            break (sent, started);
+        };
+        if let Some(actor) = started {
+            actor.spawn();
         }
+        sent
     }
 
     fn is_current(&self, hub: &Arc<Hub>) -> bool {
@@ -314,9 +323,16 @@ impl Threads {
             .is_some_and(|current| Arc::ptr_eq(current, hub))
     }
 
-    fn ensure_actor(&self, shared: &Arc<Shared>, hub: &Arc<Hub>, inner: &mut HubInner) -> Result<(), OpenError> {
+    /// Makes an actor where there is none. It is to be spawned once the hub's lock is given back: where the runtime is ending it is dropped at once, and takes
+    /// the lock for that.
+    fn ensure_actor(
+        &self,
+        shared: &Arc<Shared>,
+        hub: &Arc<Hub>,
+        inner: &mut HubInner,
+    ) -> Result<Option<Actor>, OpenError> {
         if inner.actor.is_some() {
-            return Ok(());
+            return Ok(None);
         }
         if self.active.load(Ordering::Relaxed) >= shared.config.guard.max_active_threads {
             self.pressed.notify_waiters();
@@ -327,8 +343,7 @@ impl Threads {
         inner.actor = Some(Running { mail, epoch });
         inner.loaded = Loaded::No;
         self.active.fetch_add(1, Ordering::Relaxed);
-        actor::start(shared.clone(), hub.clone(), inbox, epoch);
-        Ok(())
+        Ok(Some(Actor::new(shared.clone(), hub.clone(), inbox, epoch)))
     }
 
     /// A thread with its state in memory; none where there is no such thread.
@@ -356,7 +371,7 @@ impl Threads {
             let waited = hub.loaded.notified();
             tokio::pin!(waited);
             waited.as_mut().enable();
-            {
+            let started = {
                 let mut inner = hub.lock();
                 if !self.is_current(&hub) {
                     continue;
@@ -364,15 +379,20 @@ impl Threads {
                 match &inner.loaded {
                     Loaded::Yes(Some(thread)) => return Ok(Some((hub.clone(), thread.clone()))),
                     // It is in the log, so its actor has just created it and will show it in a moment.
-                    Loaded::Yes(None) => {}
+                    Loaded::Yes(None) => None,
                     Loaded::Failed if tried || inner.actor.is_some() => {
                         return Err(OpenError::Unreadable);
                     }
                     Loaded::No | Loaded::Failed => self.ensure_actor(shared, &hub, &mut inner)?,
                 }
+            };
+            if let Some(actor) = started {
+                actor.spawn();
             }
             tried = true;
             waited.await;
+            // On a runtime that is ending every actor is gone at once: this must be able to end too.
+            consume_budget().await;
         }
     }
 
