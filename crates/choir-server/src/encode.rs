@@ -125,11 +125,6 @@ impl RangeWriter {
         self.shown
     }
 
-    /// How many bytes its entries and what is hidden take so far.
-    pub(crate) const fn written(&self) -> usize {
-        self.entries.len() + self.hidden.len()
-    }
-
     /// The payload. `root` is the log's at `from`, for a range that took nothing.
     pub(crate) fn finish(self, root: Hash, peaks: Option<&Peaks>) -> String {
         let Self {

@@ -1,11 +1,12 @@
 //! Requests that are answered out of the log: lists (Y1), marks (Y2), history (Y11), checkpoints (K6).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
+use choir_core::record::Record;
 use choir_core::session::connection::Request;
-use choir_core::view::{Streams, view};
+use choir_core::view::{Streams, View, view};
 use choir_log::{AppendError, Log, ReadError, ReadLimit, ThreadRow as LogRow};
 use choir_protocol::checkpoint::{Checkpoint, origin};
 use choir_protocol::error::ErrorCode;
@@ -18,7 +19,7 @@ use choir_protocol::message::{
 use crate::Shared;
 use crate::encode::{ENVELOPE_BYTES, MAX_FRAME_BYTES, MAX_PEAKS_BYTES, RangeWriter};
 use crate::mailbox::Push;
-use crate::snapshot::{members_page, specs_page, to_json};
+use crate::snapshot::{members_page, size_of_entry, specs_page, to_json};
 use crate::threads::OpenError;
 
 /// What answers a request.
@@ -279,6 +280,8 @@ async fn mark(
 /// How many numbers a page of history covers (Y11).
 const HISTORY_DEFAULT: u64 = 200;
 const HISTORY_MAX: u64 = 1_000;
+/// How many entries are read at once.
+const HISTORY_STEP: u64 = 100;
 
 /// The range that ends before a number: of what there is room for, the last.
 async fn history(
@@ -287,68 +290,90 @@ async fn history(
     thread_id: ThreadId,
     request: &HistoryRequest,
 ) -> Result<Reply, Failure> {
-    let (thread, _) = shared.readable(thread_id, user).await?;
+    let (thread, seen) = shared.readable(thread_id, user).await?;
     let log = &*shared.log;
     let verify = request.verify.unwrap_or(false);
+    let streams = Streams::of(request.streams.as_deref());
     let to = request.before.previous().min(thread.head().seq);
     let limit = request.limit.unwrap_or(HISTORY_DEFAULT).clamp(1, HISTORY_MAX);
-    let mut from = Seq::saturating(to.get().saturating_sub(limit));
-    let mut records = Vec::new();
-    while records
-        .last()
-        .map_or(from, |record: &choir_core::record::Record| record.seq)
-        < to
-    {
-        let after = records.last().map_or(from, |record| record.seq);
-        let page = log.read(thread_id, after, ReadLimit::default()).await?;
-        if page.is_empty() {
-            break;
+    let first = Seq::saturating(to.get().saturating_sub(limit));
+    let mut seen = seen.only(streams);
+    loop {
+        let (from, mut records) = newest(log, thread_id, &seen, verify, first, to).await?;
+        let root = match records.last() {
+            Some(last) => last.root,
+            None => log.root_at(thread_id, to).await?.ok_or(Failure::Unavailable)?,
+        };
+        let peaks = if verify {
+            log.peaks_at(thread_id, from).await?
+        } else {
+            None
+        };
+        // What may be seen is decided when it is sent: by the state after all that was waited for (Y8), with what was redacted meanwhile left out (L6).
+        let (hub, _) = shared.threads.open(shared, thread_id).await?.ok_or(Failure::NotFound)?;
+        let now = {
+            let inner = hub.lock();
+            let thread = inner.thread().ok_or(Failure::Unavailable)?;
+            inner.ring.erase_in(&mut records);
+            view(thread, user).ok_or(Failure::NotFound)?.only(streams)
+        };
+        if now == seen {
+            let mut writer = RangeWriter::new(from, verify, usize::MAX);
+            writer.extend(&records, |record| seen.sees_record(record));
+            return Ok(Reply::Text("control.history", writer.finish(root, peaks.as_ref())));
         }
-        records.extend(page.into_iter().take_while(|record| record.seq <= to));
+        // Another view may need more room.
+        seen = now;
     }
-    // What may be seen is decided when it is sent: by the state after the log was read (Y8), with what was redacted meanwhile left out (L6).
-    let (hub, _) = shared.threads.open(shared, thread_id).await?.ok_or(Failure::NotFound)?;
-    let seen = {
-        let inner = hub.lock();
-        let thread = inner.thread().ok_or(Failure::Unavailable)?;
-        inner.ring.erase_in(&mut records);
-        view(thread, user)
-            .ok_or(Failure::NotFound)?
-            .only(Streams::of(request.streams.as_deref()))
-    };
-    // From the end backwards, as far as there is room.
+}
+
+/// The last entries of (first, to] that there is room for, and where they begin. They are read from the end backwards: what there is no room for isn't kept in
+/// memory, and mostly not read.
+async fn newest(
+    log: &dyn Log,
+    thread_id: ThreadId,
+    seen: &View,
+    verify: bool,
+    first: Seq,
+    to: Seq,
+) -> Result<(Seq, Vec<Record>), Failure> {
     let room = MAX_FRAME_BYTES - ENVELOPE_BYTES - MAX_PEAKS_BYTES;
-    let mut start = records.len();
-    let mut bytes = 0;
-    while let Some(record) = start.checked_sub(1).and_then(|at| records.get(at)) {
-        let mut alone = RangeWriter::new(record.seq.previous(), verify, usize::MAX);
-        alone.push(record, seen.sees_record(record));
-        bytes += alone.written() + 1;
-        if bytes > room && start < records.len() {
-            break;
+    let mut newest = VecDeque::new();
+    let (mut from, mut bytes, mut scratch) = (to, 0, String::new());
+    'full: while from > first {
+        let start = Seq::saturating(from.get().saturating_sub(HISTORY_STEP)).max(first);
+        for record in read_between(log, thread_id, start, from).await?.into_iter().rev() {
+            bytes += size_of_entry(&record, seen.sees_record(&record), verify, &mut scratch);
+            if bytes > room && !newest.is_empty() {
+                break 'full;
+            }
+            from = record.seq.previous();
+            newest.push_front(record);
         }
-        start -= 1;
     }
-    let kept = records.get(start..).unwrap_or_default();
-    from = kept
-        .first()
-        .map_or(to, |record| record.seq.previous())
-        .max(from.min(to));
-    let (root, peaks) = match (kept.is_empty(), verify) {
-        (true, _) => (
-            log.root_at(thread_id, to).await?.ok_or(Failure::Unavailable)?,
-            if verify {
-                log.peaks_at(thread_id, from).await?
-            } else {
-                None
-            },
-        ),
-        (false, true) => (thread.head().root, log.peaks_at(thread_id, from).await?),
-        (false, false) => (thread.head().root, None),
-    };
-    let mut writer = RangeWriter::new(from, verify, usize::MAX);
-    writer.extend(kept, |record| seen.sees_record(record));
-    Ok(Reply::Text("control.history", writer.finish(root, peaks.as_ref())))
+    Ok((from, newest.into()))
+}
+
+/// The entries (after, to], all of them.
+async fn read_between(log: &dyn Log, thread_id: ThreadId, after: Seq, to: Seq) -> Result<Vec<Record>, Failure> {
+    let mut records: Vec<Record> = Vec::new();
+    loop {
+        let read = records.last().map_or(after, |last| last.seq);
+        let left = usize::try_from(to.get().saturating_sub(read.get())).unwrap_or(usize::MAX);
+        if left == 0 {
+            return Ok(records);
+        }
+        let limit = ReadLimit {
+            max_entries: left,
+            ..ReadLimit::default()
+        };
+        let page = log.read(thread_id, read, limit).await?;
+        if page.is_empty() {
+            // It is below the head: the log can't be right.
+            return Err(Failure::Unavailable);
+        }
+        records.extend(page);
+    }
 }
 
 async fn checkpoint(shared: &Arc<Shared>, user: &UserId, thread_id: ThreadId) -> Result<Reply, Failure> {

@@ -137,7 +137,7 @@ fn records_end(newest: &VecDeque<(Record, usize)>, head: Seq) -> bool {
 }
 
 /// What an entry takes in a range, its comma included. `scratch` is room to write it in.
-fn size_of_entry(record: &Record, shown: bool, verify: bool, scratch: &mut String) -> usize {
+pub(crate) fn size_of_entry(record: &Record, shown: bool, verify: bool, scratch: &mut String) -> usize {
     match (shown, verify) {
         (true, _) => {
             scratch.clear();
