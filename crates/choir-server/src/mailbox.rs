@@ -1,7 +1,7 @@
 //! What others have for a connection's task: answers, news of threads, pushes to the person, orders to end. Everything in it is bounded: news is a set of thread
-//! ids, never entries; answers are at most what is in flight; of pushes the newest give way.
+//! ids, never entries; answers are at most what is in flight; of pushes the newest give way, and they stay here while the connection has no room for them (T6).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use choir_core::session::sequence::{Answer, Generation};
@@ -22,8 +22,10 @@ pub(crate) struct Mailbox {
 #[derive(Debug, Default)]
 pub(crate) struct Inbox {
     pub(crate) news: BTreeSet<ThreadId>,
+    /// Threads that the user joined: for `{all: true}` (Y3).
+    pub(crate) joined: BTreeSet<ThreadId>,
     pub(crate) answers: Vec<Answered>,
-    pub(crate) pushes: Vec<Push>,
+    pushes: VecDeque<(ThreadId, Arc<ServerMessage>)>,
     pub(crate) superseded: bool,
     pub(crate) drain: Option<u64>,
 }
@@ -57,8 +59,18 @@ impl Mailbox {
         self.bell.notified().await;
     }
 
+    /// Everything but the pushes.
     pub(crate) fn take(&self) -> Inbox {
-        std::mem::take(&mut *self.inbox())
+        let mut inbox = self.inbox();
+        let pushes = std::mem::take(&mut inbox.pushes);
+        let taken = std::mem::take(&mut *inbox);
+        inbox.pushes = pushes;
+        taken
+    }
+
+    /// The oldest push, and the thread that it is about.
+    pub(crate) fn next_push(&self) -> Option<(ThreadId, Arc<ServerMessage>)> {
+        self.inbox().pushes.pop_front()
     }
 
     pub(crate) fn news(&self, thread_id: ThreadId) {
@@ -74,8 +86,14 @@ impl Mailbox {
 
     pub(crate) fn push(&self, push: Push) {
         let mut inbox = self.inbox();
-        if inbox.pushes.len() < MAX_PUSHES {
-            inbox.pushes.push(push);
+        match push {
+            Push::Message(thread_id, message) if inbox.pushes.len() < MAX_PUSHES => {
+                inbox.pushes.push_back((thread_id, message));
+            }
+            Push::Message(..) => {}
+            Push::Joined(thread_id) => {
+                inbox.joined.insert(thread_id);
+            }
         }
         drop(inbox);
         self.bell.notify_one();
@@ -89,5 +107,25 @@ impl Mailbox {
     pub(crate) fn drain(&self, retry_after_ms: u64) {
         self.inbox().drain = Some(retry_after_ms);
         self.bell.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use choir_protocol::message::Unsubscribed;
+
+    use super::*;
+
+    #[test]
+    fn t6_pushes_stay_few_and_until_there_is_room_and_what_was_joined_is_not_forgotten() {
+        let mailbox = Mailbox::default();
+        let (thread, joined) = (ThreadId::v7(1, [1; 10]), ThreadId::v7(1, [2; 10]));
+        let message = Arc::new(ServerMessage::Unsubscribed(Unsubscribed::default()));
+        for _ in 0..MAX_PUSHES + 10 {
+            mailbox.push(Push::Message(thread, message.clone()));
+        }
+        mailbox.push(Push::Joined(joined));
+        assert!(mailbox.take().joined.contains(&joined));
+        assert_eq!(std::iter::from_fn(|| mailbox.next_push()).count(), MAX_PUSHES);
     }
 }

@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use choir_core::session::connection::{Submission, SubscribeRequest};
 use choir_core::session::{Connection as Machine, Input, Monotonic, Now, Output};
+use choir_core::thread::Thread;
 use choir_protocol::error::{ErrorCode, close};
 use choir_protocol::hash::Hash;
 use choir_protocol::ids::{Id, Seq, ThreadId};
@@ -29,12 +30,12 @@ use tokio::time::{Duration, Instant, sleep_until, timeout};
 use super::outbox::Outbox;
 use super::work::{All, Done, For, Running, Subscribe, Work};
 use crate::encode::envelope;
-use crate::mailbox::{Answered, Inbox, Mailbox, Push};
+use crate::mailbox::{Answered, Inbox, Mailbox};
 use crate::rates::Ticket;
 use crate::registry::{Seat, User};
 use crate::requests::Reply;
 use crate::server::{Entered, Shared};
-use crate::threads::{Item, not_delivered};
+use crate::threads::{Item, may_hear, not_delivered};
 
 mod serving;
 
@@ -60,6 +61,8 @@ pub(super) struct Connection {
     ready: VecDeque<ThreadId>,
     work: VecDeque<Work>,
     running: Option<Running>,
+    /// Whether a push waits for its thread.
+    pushing: bool,
     seat: Option<Seat>,
     account: Option<Arc<User>>,
     /// The session's key, decompressed once.
@@ -131,6 +134,7 @@ impl Connection {
             ready: VecDeque::new(),
             work: VecDeque::new(),
             running: None,
+            pushing: false,
             seat: None,
             account: None,
             prepared: None,
@@ -184,7 +188,7 @@ impl Connection {
             if self.end.is_some() {
                 return;
             }
-            let progress = self.begin_work() || self.take_event() || self.obey() || self.serve();
+            let progress = self.next_push() || self.begin_work() || self.take_event() || self.obey() || self.serve();
             if !progress {
                 // What this makes room for is done at once: the socket may not be heard of again.
                 if !self.write() {
@@ -466,10 +470,11 @@ impl Connection {
         let now = self.now();
         let Inbox {
             news,
+            joined,
             answers,
-            pushes,
             superseded,
             drain,
+            ..
         } = inbox;
         for Answered {
             thread_id,
@@ -491,38 +496,57 @@ impl Connection {
         for thread_id in news {
             self.enqueue(thread_id);
         }
-        for push in pushes {
-            self.pushed(push);
+        for thread_id in joined {
+            self.joined(thread_id);
         }
         self.superseded |= superseded;
         self.drain = self.drain.or(drain);
     }
 
-    fn pushed(&mut self, push: Push) {
-        match push {
-            Push::Message(thread_id, message) => {
-                let is_event = message.type_name().starts_with("event.");
-                let subscription = self.machine.subscription(thread_id);
-                // In mode `events` the same event comes with the thread's others (V1), and is not repeated.
-                if is_event && subscription.is_some_and(|subscription| subscription.options.mode == Mode::Events) {
-                    return;
-                }
-                self.send(Some(thread_id), None, (*message).clone());
+    /// Y3's `all`: the user joined a thread.
+    fn joined(&mut self, thread_id: ThreadId) {
+        if let Some(options) = self.machine.all()
+            && !self.follows.contains_key(&thread_id)
+        {
+            let subscribe = Subscribe {
+                reply_to: None,
+                thread_id,
+                cursor: None,
+                options,
+                by_all: true,
+            };
+            self.work.push_back(Work::Subscribe(subscribe));
+        }
+    }
+
+    /// Takes the next thing that concerns the user in person (V2), where there is room for it (T6) and somebody to hear it.
+    fn next_push(&mut self) -> bool {
+        if self.pushing || self.outbox.room() == 0 || self.machine.user().is_none() {
+            return false;
+        }
+        let Some((thread_id, message)) = self.whom.mailbox.next_push() else {
+            return false;
+        };
+        match self.shared().threads.in_memory(thread_id) {
+            Some(thread) => self.pushed(&thread, &message),
+            None => {
+                self.pushing = true;
+                self.work.push_back(Work::Push(thread_id, message));
             }
-            Push::Joined(thread_id) => {
-                if let Some(options) = self.machine.all()
-                    && !self.follows.contains_key(&thread_id)
-                {
-                    let subscribe = Subscribe {
-                        reply_to: None,
-                        thread_id,
-                        cursor: None,
-                        options,
-                        by_all: true,
-                    };
-                    self.work.push_back(Work::Subscribe(subscribe));
-                }
-            }
+        }
+        true
+    }
+
+    fn pushed(&mut self, thread: &Thread, message: &ServerMessage) {
+        let thread_id = thread.thread_id();
+        let is_event = message.type_name().starts_with("event.");
+        let subscription = self.machine.subscription(thread_id);
+        // In mode `events` the same event comes with the thread's others (V1), and is not repeated.
+        if is_event && subscription.is_some_and(|subscription| subscription.options.mode == Mode::Events) {
+            return;
+        }
+        if self.machine.user().is_some_and(|user| may_hear(thread, user, message)) {
+            self.send(Some(thread_id), None, message.clone());
         }
     }
 
@@ -552,7 +576,9 @@ impl Connection {
                 );
             }
             Done::Subscribe(subscribe, Ok(Some(opened))) => self.begin(subscribe, opened),
-            Done::All(all, threads) => self.all_page(all, &threads),
+            Done::All(all, Ok(threads)) => self.all_page(all, &threads),
+            // Not the end that Y4 promises: what is missing would seem not to be there.
+            Done::All(all, Err(error)) => self.send(None, Some(all.reply_to), ServerMessage::ConnectionError(error)),
             Done::Reply(id, thread_id, Reply::Text(type_name, payload)) => {
                 self.send_text(type_name, thread_id, Some(id), &payload)
             }
@@ -561,9 +587,11 @@ impl Connection {
             Done::Records(thread_id, records) => self.serve_read(thread_id, records),
             Done::Snapshot(thread_id, plan, text) => self.serve_snapshot(thread_id, &plan, text.as_deref()),
             Done::Checked(thread_id, equal) => self.checked(thread_id, equal),
-            Done::Awaiting(requests) => {
-                for (thread_id, request) in requests {
-                    self.send(Some(thread_id), None, request);
+            Done::Push(thread_id, message) => {
+                self.pushing = false;
+                // It can't be said to whom it may be shown: where the thread couldn't be read, or has left memory again.
+                if let Some(thread) = self.shared().threads.in_memory(thread_id) {
+                    self.pushed(&thread, &message);
                 }
             }
         }

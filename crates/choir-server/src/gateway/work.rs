@@ -16,7 +16,7 @@ use choir_protocol::ids::{Cursor, Id, Seq, ThreadId, UserId};
 use choir_protocol::message::{ErrorPayload, ServerMessage};
 
 use crate::Shared;
-use crate::mailbox::Mailbox;
+use crate::mailbox::{Mailbox, Push};
 use crate::registry::Started;
 use crate::requests::{Reply, marked, reply};
 use crate::snapshot::{Plan, snapshot};
@@ -43,6 +43,8 @@ pub(crate) enum Work {
     CheckRoot(ThreadId, Seq, Hash),
     /// V2, after authentication.
     Awaiting,
+    /// A push about a thread that isn't in memory: by its state it is decided whether it is sent.
+    Push(ThreadId, Arc<ServerMessage>),
 }
 
 /// One thread to subscribe (Y3).
@@ -69,14 +71,14 @@ pub(crate) enum Done {
     /// None where there is no such thread.
     Subscribe(Subscribe, Result<Option<Opened>, ErrorPayload>),
     /// The next threads; none where that was all of them.
-    All(All, Vec<ThreadId>),
+    All(All, Result<Vec<ThreadId>, ErrorPayload>),
     Reply(Id, Option<ThreadId>, Reply),
     Loaded(ThreadId, bool),
     Records(ThreadId, Vec<Record>),
     /// None where it couldn't be built.
     Snapshot(ThreadId, Box<Plan>, Option<String>),
     Checked(ThreadId, bool),
-    Awaiting(Vec<(ThreadId, ServerMessage)>),
+    Push(ThreadId, Arc<ServerMessage>),
     /// Nothing came of it.
     Nothing,
 }
@@ -109,7 +111,9 @@ impl Work {
     pub(crate) const fn holds(&self) -> bool {
         match self {
             Self::Session(_) | Self::Subscribe(_) | Self::All(_) | Self::Request(..) => true,
-            Self::Load(_) | Self::Read(..) | Self::Snapshot(..) | Self::CheckRoot(..) | Self::Awaiting => false,
+            // Acknowledgements have no rate: without this, checks could pile up.
+            Self::CheckRoot(..) => true,
+            Self::Load(_) | Self::Read(..) | Self::Snapshot(..) | Self::Awaiting | Self::Push(..) => false,
         }
     }
 
@@ -147,14 +151,8 @@ impl Work {
                 Done::Subscribe(subscribe, opened)
             }
             Self::All(all) => {
-                let threads = shared
-                    .log
-                    .joined_threads(&user, all.after, ALL_PAGE)
-                    .await
-                    .unwrap_or_else(|error| {
-                        tracing::error!(%error, "the log could not be read");
-                        Vec::new()
-                    });
+                let threads = shared.log.joined_threads(&user, all.after, ALL_PAGE).await;
+                let threads = threads.map_err(|error| unavailable(&OpenError::from(error)));
                 Done::All(all, threads)
             }
             Self::Request(id, request) => {
@@ -201,7 +199,17 @@ impl Work {
                 Ok(found) => Done::Checked(thread_id, found == Some(root)),
                 Err(_) => Done::Nothing,
             },
-            Self::Awaiting => Done::Awaiting(awaiting(&shared, &user).await),
+            Self::Awaiting => {
+                for (thread_id, request) in awaiting(&shared, &user).await {
+                    mailbox.push(Push::Message(thread_id, Arc::new(request)));
+                }
+                Done::Nothing
+            }
+            Self::Push(thread_id, message) => {
+                // Whether it is there is looked at once more when it is sent.
+                let _ = shared.threads.open(&shared, thread_id).await;
+                Done::Push(thread_id, message)
+            }
         }
     }
 }

@@ -30,7 +30,7 @@ use crate::Shared;
 use crate::mailbox::{Answered, Mailbox};
 use actor::Actor;
 pub(crate) use actor::load_at;
-pub(crate) use people::{approval_request, body_of, event};
+pub(crate) use people::{approval_request, body_of, event, may_hear};
 use refused::Refused;
 pub(crate) use ring::{Ring, SharedFrame};
 
@@ -344,6 +344,13 @@ impl Threads {
         inner.loaded = Loaded::No;
         self.active.fetch_add(1, Ordering::Relaxed);
         Ok(Some(Actor::new(shared.clone(), hub.clone(), inbox, epoch)))
+    }
+
+    /// A thread's state, where it is in memory.
+    pub(crate) fn in_memory(&self, thread_id: ThreadId) -> Option<Arc<Thread>> {
+        let hub = self.hubs().get(&thread_id).cloned()?;
+        let inner = hub.lock();
+        inner.thread().cloned()
     }
 
     /// A thread with its state in memory; none where there is no such thread.

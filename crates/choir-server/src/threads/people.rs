@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use choir_core::record::{Facts, Record};
 use choir_core::thread::{Spec, Thread};
+use choir_core::view::view;
 use choir_protocol::action::{NewMember, ProcessApproval};
 use choir_protocol::de::from_value;
 use choir_protocol::entry::Kind;
 use choir_protocol::ids::{Id, ThreadId, UserId};
 use choir_protocol::json::{self, Value};
 use choir_protocol::message::{ApprovalRequest, NewApproval, NewMessage, ServerMessage, StateChange};
-use choir_protocol::thread::Outcome;
+use choir_protocol::thread::{Outcome, Stream};
 
 use crate::Shared;
 use crate::mailbox::Push;
@@ -62,6 +63,15 @@ fn push_event(shared: &Shared, user: &UserId, thread_id: ThreadId, record: &Reco
             .registry
             .push(user, &Push::Message(thread_id, Arc::new(event)), None);
     }
+}
+
+/// Whether what was pushed to a user may still be sent to them (G7): it may have waited for the connection while rights changed.
+pub(crate) fn may_hear(thread: &Thread, user: &UserId, message: &ServerMessage) -> bool {
+    view(thread, user).is_some_and(|seen| match message {
+        ServerMessage::ApprovalRequest(request) => seen.sees(Stream::Specs, Some(&request.author)),
+        // Their own mark, how their own spec fares, that they were added.
+        _ => true,
+    })
 }
 
 /// `state.approval_request` for a spec (V2).

@@ -32,8 +32,11 @@ pub(crate) struct FaultyLog {
     open: watch::Sender<bool>,
     /// How many appends have come to the gate.
     pub(crate) come: watch::Sender<usize>,
-    /// Whether what wasn't known to be appended can't be read either.
+    /// Whether what wasn't known to be appended can't be read either, nor lists.
     pub(crate) blind: Mutex<bool>,
+    peaks_open: watch::Sender<bool>,
+    /// How many reads of peaks have come to their gate.
+    pub(crate) peaks_come: watch::Sender<usize>,
 }
 
 impl FaultyLog {
@@ -44,6 +47,8 @@ impl FaultyLog {
             open: watch::Sender::new(true),
             come: watch::Sender::new(0),
             blind: Mutex::new(false),
+            peaks_open: watch::Sender::new(true),
+            peaks_come: watch::Sender::new(0),
         })
     }
 
@@ -58,6 +63,11 @@ impl FaultyLog {
 
     pub(crate) fn open(&self) {
         self.open.send_replace(true);
+    }
+
+    /// Whether reads of peaks wait from now on.
+    pub(crate) fn shut_peaks(&self, shut: bool) {
+        self.peaks_open.send_replace(!shut);
     }
 
     /// Waits until so many appends have been asked for in all.
@@ -103,9 +113,7 @@ impl Log for FaultyLog {
 
     fn root_at(&self, thread: ThreadId, seq: Seq) -> Pending<'_, Result<Option<Hash>, ReadError>> {
         if *self.blind.lock().unwrap() {
-            return Box::pin(std::future::ready(Err(ReadError::Index {
-                reason: "a test said so".into(),
-            })));
+            return unreadable();
         }
         self.inner.root_at(thread, seq)
     }
@@ -127,7 +135,12 @@ impl Log for FaultyLog {
     }
 
     fn peaks_at(&self, thread: ThreadId, seq: Seq) -> Pending<'_, Result<Option<Peaks>, ReadError>> {
-        self.inner.peaks_at(thread, seq)
+        self.peaks_come.send_modify(|come| *come += 1);
+        Box::pin(async move {
+            let mut open = self.peaks_open.subscribe();
+            open.wait_for(|open| *open).await.unwrap();
+            self.inner.peaks_at(thread, seq).await
+        })
     }
 
     fn inclusion_path(
@@ -174,6 +187,9 @@ impl Log for FaultyLog {
         after: Option<ThreadId>,
         limit: usize,
     ) -> Pending<'_, Result<Vec<ThreadId>, ReadError>> {
+        if *self.blind.lock().unwrap() {
+            return unreadable();
+        }
         self.inner.joined_threads(user, after, limit)
     }
 
@@ -204,4 +220,10 @@ impl Log for FaultyLog {
     fn close(&self) -> Pending<'_, ()> {
         self.inner.close()
     }
+}
+
+fn unreadable<T: Send + 'static>() -> Pending<'static, Result<T, ReadError>> {
+    Box::pin(std::future::ready(Err(ReadError::Index {
+        reason: "a test said so".into(),
+    })))
 }

@@ -1,13 +1,17 @@
 //! Who sees what, and until when: G7, S1, Y8, Y10.
 
 use choir_protocol::error::ErrorCode;
+use choir_protocol::ids::Seq;
 use choir_protocol::json::object;
 use choir_protocol::message::{
-    ClientMessage, FromServer, Mode, ServerMessage, SnapshotReason, Subscribe, SubscribeThread, Subscribed, Unsubscribe,
+    ClientMessage, FromServer, HistoryRequest, Mode, ServerMessage, SnapshotReason, Subscribe, SubscribeThread,
+    Subscribed, Unsubscribe,
 };
 
 use crate::faulty::FaultyLog;
-use crate::world::{Client, Verifier, World, contents, decision, fresh_thread, kinds, member, message, salt, user};
+use crate::world::{
+    Client, Verifier, World, contents, decision, fresh_thread, kinds, member, message, must, salt, user,
+};
 
 async fn unsubscribed(client: &mut Client, thread: choir_protocol::ids::ThreadId) -> Option<String> {
     let is_end = |message: &FromServer| {
@@ -421,4 +425,63 @@ async fn l6_a_redacted_body_is_served_to_nobody_any_more() {
     let mut verifier = Verifier::default();
     ranges.iter().for_each(|range| verifier.apply(thread, range));
     assert_eq!(verifier.seq(), 3);
+}
+
+#[tokio::test]
+async fn g7_a_page_of_history_is_not_sent_to_who_was_removed_while_it_was_read() {
+    let log = FaultyLog::new();
+    let world = World::over(log.clone(), |_| {}).await;
+    let mut alice = world.client("alice").await;
+    let mut bob = world.client("bob").await;
+    let thread = alice.creates(&[("bob", "reader")]).await;
+    log.shut_peaks(true);
+    let asked = *log.peaks_come.borrow();
+    let request = HistoryRequest {
+        before: Seq::saturating(2),
+        limit: None,
+        streams: None,
+        verify: Some(true),
+    };
+    let id = bob.raw.say(ClientMessage::History(thread, request)).await;
+    let mut come = log.peaks_come.subscribe();
+    must(come.wait_for(|come| *come > asked)).await.unwrap();
+    let removal = object! { "user_id": user("bob").as_str() };
+    alice.acts(thread, "action.remove_member", removal).await;
+    log.shut_peaks(false);
+    assert_eq!(bob.refused(id).await, ErrorCode::NotFound);
+}
+
+#[tokio::test]
+async fn g7_a_push_that_waited_is_not_sent_to_who_lost_the_right_meanwhile() {
+    let log = FaultyLog::new();
+    let world = World::over(log.clone(), |_| {}).await;
+    let mut alice = world.client("alice").await;
+    let mut bob = world.client("bob").await;
+    let mut carol = world.client("carol").await;
+    let thread = alice.creates(&[("bob", "co_author"), ("carol", "reader")]).await;
+    bob.acts(thread, "action.join", object! {}).await;
+    bob.raw.settle().await;
+    bob.raw.forget_heard();
+    // The spec and bob's removal are two appends, one right after the other: together with what is between them they are more than fits into one.
+    log.shut();
+    let asked = *log.come.borrow();
+    alice.act(thread, "action.submit_message", message("first")).await;
+    log.asked(asked + 1).await;
+    carol.act(thread, "action.submit_message", message("a spec")).await;
+    carol.raw.settle().await;
+    for _ in 0..20 {
+        let long = message(&"x".repeat(60_000));
+        alice.act(thread, "action.submit_message", long).await;
+    }
+    let removal = object! { "user_id": user("bob").as_str() };
+    let removed = alice.act(thread, "action.remove_member", removal).await;
+    alice.raw.settle().await;
+    log.open();
+    alice.receipt(removed).await;
+    assert!(
+        *log.come.borrow() > asked + 2,
+        "the spec and the removal were one append"
+    );
+    bob.raw.settle().await;
+    assert_eq!(bob.raw.heard().count(), 0);
 }

@@ -5,10 +5,11 @@ use choir_protocol::hash::Hash;
 use choir_protocol::ids::{Cursor, Seq};
 use choir_protocol::json::object;
 use choir_protocol::message::{
-    Ack, Acks, ClientMessage, FromServer, Mode, ServerMessage, SnapshotReason, Subscribe, SubscribeThread,
+    Ack, Acks, ClientMessage, FromServer, Mode, ServerMessage, SnapshotReason, Subscribe, SubscribeThread, Subscribed,
 };
 use choir_protocol::thread::Stream;
 
+use crate::faulty::FaultyLog;
 use crate::world::{Client, Verifier, World, contents, decision, kinds, message};
 
 #[tokio::test]
@@ -408,4 +409,30 @@ async fn t6_a_slow_reader_costs_no_queue_holds_up_nobody_and_catches_up() {
             break;
         }
     }
+}
+
+#[tokio::test]
+async fn y4_all_does_not_end_as_if_complete_where_its_threads_could_not_be_read() {
+    let log = FaultyLog::new();
+    let world = World::over(log.clone(), |_| {}).await;
+    let mut alice = world.client("alice").await;
+    alice.creates(&[]).await;
+    let all = || {
+        ClientMessage::Subscribe(Subscribe {
+            all: Some(true),
+            ..Subscribe::default()
+        })
+    };
+    *log.blind.lock().unwrap() = true;
+    let id = alice.raw.say(all()).await;
+    let refusal = alice.refusal(id).await;
+    assert_eq!((refusal.code, refusal.retryable), (ErrorCode::Internal, true));
+    *log.blind.lock().unwrap() = false;
+    let id = alice.raw.say(all()).await;
+    let is_end = |message: &FromServer| message.reply_to == Some(id) && message.thread_id.is_none();
+    let end = alice.raw.find(is_end).await.message;
+    assert!(
+        matches!(end, ServerMessage::Subscribed(Subscribed::All { threads: 1, .. })),
+        "{end:?}"
+    );
 }

@@ -263,10 +263,12 @@ impl Connection {
                 }
             }
             (_, Some(seen)) => {
-                if options.mode == Mode::Events {
-                    self.put_events(thread_id, &inner, &seen);
-                }
+                let all_sent = options.mode != Mode::Events || self.put_events(thread_id, &inner, &seen);
                 drop(inner);
+                if !all_sent {
+                    self.enqueue_first(thread_id);
+                    return false;
+                }
                 if let Some(follow) = self.follows.get_mut(&thread_id) {
                     follow.replayed = 0;
                     follow.view = seen;
@@ -536,25 +538,28 @@ impl Connection {
         self.look_at = Some(self.look_at.map_or(at, |earlier| earlier.min(at)));
     }
 
-    /// Mode `events` (V1): what came since the last time, to who may see the entry behind it. Who is behind the ring has missed it, as `head` told them.
-    fn put_events(&mut self, thread_id: ThreadId, inner: &HubInner, seen: &View) {
-        let Some(follow) = self.follows.get_mut(&thread_id) else {
-            return;
+    /// Mode `events` (V1): what came since the last time, to who may see the entry behind it; false where there is no room for all of it (T6). Who is behind the
+    /// ring has missed it, as `head` told them.
+    fn put_events(&mut self, thread_id: ThreadId, inner: &HubInner, seen: &View) -> bool {
+        let Some(from) = self.follows.get(&thread_id).map(|follow| follow.events_to) else {
+            return true;
         };
         let head = inner.thread().map_or(Seq::ZERO, |thread| thread.head().seq);
-        let from = follow.events_to;
-        follow.events_to = head;
-        let events: Vec<_> = inner
-            .ring
-            .after(from)
-            .into_iter()
-            .flatten()
-            .filter(|record| seen.sees_record(record))
-            .filter_map(|record| event(record))
-            .collect();
-        for event in events {
-            self.put_message(Some(thread_id), None, event);
+        let mut to = head;
+        let news = inner.ring.after(from).into_iter().flatten();
+        for record in news.filter(|record| seen.sees_record(record)) {
+            if self.outbox.room() == 0 {
+                to = record.seq.previous();
+                break;
+            }
+            if let Some(event) = event(record) {
+                self.put_message(Some(thread_id), None, event);
+            }
         }
+        if let Some(follow) = self.follows.get_mut(&thread_id) {
+            follow.events_to = to;
+        }
+        to == head
     }
 
     /// Y8: the entry that took the right to read is the last that the user gets, and only where they had everything before it that they may see.
