@@ -12,6 +12,8 @@ pub(crate) struct Line {
     /// The place in the history, counted from its end; 0 is the line that is being typed.
     recalled: usize,
     draft: Vec<char>,
+    /// What the last key cut, while it was the last.
+    cut: Vec<char>,
 }
 
 /// What a key does to the line.
@@ -29,12 +31,23 @@ pub(crate) enum Edit {
     End,
     Older,
     Newer,
+    PutBack,
 }
 
 impl Line {
     /// Whether nothing is typed.
     pub(crate) fn is_empty(&self) -> bool {
         self.text.is_empty()
+    }
+
+    /// Whether an earlier line is shown, so that there is a newer one.
+    pub(crate) const fn is_recalled(&self) -> bool {
+        self.recalled > 0
+    }
+
+    /// Whether the last key cut something, which can be put back.
+    pub(crate) const fn has_cut(&self) -> bool {
+        !self.cut.is_empty()
     }
 
     /// Inserts a text, as when it is pasted.
@@ -49,6 +62,7 @@ impl Line {
         let line: String = std::mem::take(&mut self.text).into_iter().collect();
         self.cursor = 0;
         self.recalled = 0;
+        self.cut.clear();
         if !line.trim().is_empty() && self.history.last() != Some(&line) {
             self.history.push(line.clone());
             if self.history.len() > MAX_HISTORY {
@@ -60,6 +74,7 @@ impl Line {
 
     /// A key.
     pub(crate) fn edit(&mut self, edit: Edit) {
+        let cut = std::mem::take(&mut self.cut);
         match edit {
             Edit::Insert(c) => {
                 self.text.insert(self.cursor, c);
@@ -85,11 +100,11 @@ impl Line {
                         .rposition(|c| c.is_whitespace())
                         .map_or(0, |space| space + 1)
                 });
-                self.text.drain(kept..self.cursor);
+                self.cut = self.text.drain(kept..self.cursor).collect();
                 self.cursor = kept;
             }
             Edit::DeleteToStart => {
-                self.text.drain(..self.cursor);
+                self.cut = self.text.drain(..self.cursor).collect();
                 self.cursor = 0;
             }
             Edit::Left => self.cursor = self.cursor.saturating_sub(1),
@@ -98,6 +113,11 @@ impl Line {
             Edit::End => self.cursor = self.text.len(),
             Edit::Older => self.recall(self.recalled + 1),
             Edit::Newer => self.recall(self.recalled.saturating_sub(1)),
+            Edit::PutBack => {
+                let end = self.cursor + cut.len();
+                self.text.splice(self.cursor..self.cursor, cut);
+                self.cursor = end;
+            }
         }
     }
 
@@ -192,6 +212,19 @@ mod tests {
         line.edit(Edit::DeleteToStart);
         assert_eq!(line.take(), "e");
         assert!(line.is_empty());
+    }
+
+    #[test]
+    fn what_was_cut_last_is_put_back() {
+        let mut line = typed("one two");
+        line.edit(Edit::DeleteWord);
+        assert!(line.has_cut());
+        line.edit(Edit::PutBack);
+        assert_eq!(line.view(80).0, "one two");
+        assert!(!line.has_cut());
+        line.edit(Edit::DeleteToStart);
+        line.edit(Edit::Insert('x'));
+        assert!(!line.has_cut(), "only while cutting was the last");
     }
 
     #[test]

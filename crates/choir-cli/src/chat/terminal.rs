@@ -71,6 +71,9 @@ fn key_act(line: &mut Line, key: KeyEvent) -> Act {
     let edit = match (key.code, key.modifiers.contains(KeyModifiers::CONTROL)) {
         (KeyCode::Enter, _) => return Act::Input(Input::Line(line.take())),
         (KeyCode::Tab, _) => return Act::Input(Input::Next),
+        // Where fingers that know other line editors mean the line, nothing is decided.
+        (KeyCode::Char('y'), true) if line.has_cut() => Edit::PutBack,
+        (KeyCode::Char('n'), true) if line.is_recalled() => Edit::Newer,
         (KeyCode::Char('y'), true) => return Act::Input(Input::Key(Decision::Approve)),
         (KeyCode::Char('n'), true) => return Act::Input(Input::Key(Decision::Deny)),
         (KeyCode::Char('d'), true) if line.is_empty() => return Act::Quit,
@@ -276,6 +279,22 @@ mod tests {
             Act::Input(Input::Line("y".into()))
         );
         assert_eq!(press(&mut line, KeyCode::Char('d'), KeyModifiers::CONTROL), Act::Quit);
+    }
+
+    #[test]
+    fn keys_that_edit_elsewhere_decide_nothing_in_the_middle_of_that() {
+        let mut line = Line::default();
+        let control = |line: &mut Line, c| press(line, KeyCode::Char(c), KeyModifiers::CONTROL);
+        line.paste("hello");
+        press(&mut line, KeyCode::Enter, KeyModifiers::NONE);
+        assert_eq!(control(&mut line, 'p'), Act::Nothing);
+        assert_eq!(control(&mut line, 'n'), Act::Nothing, "back to the newest line");
+        assert_eq!(control(&mut line, 'n'), Act::Input(Input::Key(Decision::Deny)));
+        line.paste("half a line");
+        assert_eq!(control(&mut line, 'u'), Act::Nothing);
+        assert_eq!(control(&mut line, 'y'), Act::Nothing, "put back");
+        assert_eq!(line.view(80).0, "half a line");
+        assert_eq!(control(&mut line, 'y'), Act::Input(Input::Key(Decision::Approve)));
     }
 
     #[test]
