@@ -1,13 +1,12 @@
 //! Requests that are answered out of the log: lists (Y1), marks (Y2), history (Y11), checkpoints (K6).
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
-use choir_core::record::Record;
 use choir_core::session::connection::Request;
-use choir_core::view::{Streams, View, view};
-use choir_log::{AppendError, Log, ReadError, ReadLimit, ThreadRow as LogRow};
+use choir_core::view::{Streams, view};
+use choir_log::{AppendError, Log, ReadError, ThreadRow as LogRow};
 use choir_protocol::checkpoint::{Checkpoint, origin};
 use choir_protocol::error::ErrorCode;
 use choir_protocol::ids::{Seq, ThreadId, UserId};
@@ -19,7 +18,7 @@ use choir_protocol::message::{
 use crate::Shared;
 use crate::encode::{ENVELOPE_BYTES, MAX_FRAME_BYTES, MAX_PEAKS_BYTES, RangeWriter};
 use crate::mailbox::Push;
-use crate::snapshot::{members_page, size_of_entry, specs_page, to_json};
+use crate::snapshot::{members_page, newest, specs_page, to_json};
 use crate::threads::OpenError;
 
 /// What answers a request.
@@ -161,6 +160,11 @@ async fn threads(shared: &Arc<Shared>, user: &UserId, request: &ThreadsRequest) 
             threads.push(thread_row(log, user, row).await?);
         }
         let rows = threads.len();
+        // G7: while marks were read the right to read may have gone.
+        threads.retain(|row| {
+            let thread = shared.threads.in_memory(row.thread_id);
+            thread.is_none_or(|thread| thread.may_read(user))
+        });
         let text = to_json(&ThreadsPage {
             threads,
             next: page.next,
@@ -280,8 +284,6 @@ async fn mark(
 /// How many numbers a page of history covers (Y11).
 const HISTORY_DEFAULT: u64 = 200;
 const HISTORY_MAX: u64 = 1_000;
-/// How many entries are read at once.
-const HISTORY_STEP: u64 = 100;
 
 /// The range that ends before a number: of what there is room for, the last.
 async fn history(
@@ -299,7 +301,8 @@ async fn history(
     let first = Seq::saturating(to.get().saturating_sub(limit));
     let mut seen = seen.only(streams);
     loop {
-        let (from, mut records) = newest(log, thread_id, &seen, verify, first, to).await?;
+        let room = MAX_FRAME_BYTES - ENVELOPE_BYTES - MAX_PEAKS_BYTES;
+        let (from, mut records) = newest(log, thread_id, (first, to), &seen, verify, room).await?;
         let root = match records.last() {
             Some(last) => last.root,
             None => log.root_at(thread_id, to).await?.ok_or(Failure::Unavailable)?,
@@ -324,55 +327,6 @@ async fn history(
         }
         // Another view may need more room.
         seen = now;
-    }
-}
-
-/// The last entries of (first, to] that there is room for, and where they begin. They are read from the end backwards: what there is no room for isn't kept in
-/// memory, and mostly not read.
-async fn newest(
-    log: &dyn Log,
-    thread_id: ThreadId,
-    seen: &View,
-    verify: bool,
-    first: Seq,
-    to: Seq,
-) -> Result<(Seq, Vec<Record>), Failure> {
-    let room = MAX_FRAME_BYTES - ENVELOPE_BYTES - MAX_PEAKS_BYTES;
-    let mut newest = VecDeque::new();
-    let (mut from, mut bytes, mut scratch) = (to, 0, String::new());
-    'full: while from > first {
-        let start = Seq::saturating(from.get().saturating_sub(HISTORY_STEP)).max(first);
-        for record in read_between(log, thread_id, start, from).await?.into_iter().rev() {
-            bytes += size_of_entry(&record, seen.sees_record(&record), verify, &mut scratch);
-            if bytes > room && !newest.is_empty() {
-                break 'full;
-            }
-            from = record.seq.previous();
-            newest.push_front(record);
-        }
-    }
-    Ok((from, newest.into()))
-}
-
-/// The entries (after, to], all of them.
-async fn read_between(log: &dyn Log, thread_id: ThreadId, after: Seq, to: Seq) -> Result<Vec<Record>, Failure> {
-    let mut records: Vec<Record> = Vec::new();
-    loop {
-        let read = records.last().map_or(after, |last| last.seq);
-        let left = usize::try_from(to.get().saturating_sub(read.get())).unwrap_or(usize::MAX);
-        if left == 0 {
-            return Ok(records);
-        }
-        let limit = ReadLimit {
-            max_entries: left,
-            ..ReadLimit::default()
-        };
-        let page = log.read(thread_id, read, limit).await?;
-        if page.is_empty() {
-            // It is below the head: the log can't be right.
-            return Err(Failure::Unavailable);
-        }
-        records.extend(page);
     }
 }
 

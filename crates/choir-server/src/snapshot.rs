@@ -9,7 +9,7 @@ use choir_core::session::subscription::Options;
 use choir_core::thread::{Spec, Thread};
 use choir_core::view::View;
 use choir_log::{Log, ReadError, ReadLimit};
-use choir_protocol::ids::Seq;
+use choir_protocol::ids::{Seq, ThreadId};
 use choir_protocol::message::{PageRequest, SnapshotReason};
 use choir_protocol::thread::{Member, Stream};
 use serde::Serialize;
@@ -24,6 +24,8 @@ const MEMBERS_BYTES: usize = 16 * 1024;
 const SPECS_BYTES: usize = 28 * 1024;
 /// Over how many numbers `recent` reaches at most, whatever is between the messages.
 const MAX_RECENT: u64 = 2_000;
+/// How many entries are read first from the end backwards; each further time twice as many.
+const FIRST_STEP: u64 = 16;
 
 /// What a snapshot is made of.
 #[derive(Debug, Clone)]
@@ -90,35 +92,11 @@ async fn recent(log: &dyn Log, plan: &Plan, options: &Options, room: usize) -> R
             .map_or(head.seq, Seq::previous),
     };
     let earliest = Seq::saturating(head.seq.get().saturating_sub(MAX_RECENT));
-    let mut cursor = start.max(earliest);
-    let mut newest: VecDeque<(Record, usize)> = VecDeque::new();
-    let mut scratch = String::new();
-    let mut bytes = 0;
-    while cursor < head.seq {
-        let records = log.read(thread_id, cursor, ReadLimit::default()).await?;
-        if records.is_empty() {
-            break;
-        }
-        for record in records.into_iter().take_while(|record| record.seq <= head.seq) {
-            cursor = record.seq;
-            let size = size_of_entry(&record, plan.view.sees_record(&record), options.verify, &mut scratch);
-            bytes += size;
-            newest.push_back((record, size));
-            // The oldest give way: `recent` ends at the cursor, and history goes on before it (Y11). One entry may be longer than the room alone (T6).
-            while bytes > room && newest.len() > 1 {
-                if let Some((_, size)) = newest.pop_front() {
-                    bytes -= size;
-                }
-            }
-        }
-        if records_end(&newest, head.seq) {
-            break;
-        }
-    }
-    let from = newest.front().map_or(head.seq, |(record, _)| record.seq.previous());
-    let shown = newest
+    let range = (start.max(earliest), head.seq);
+    let (from, records) = newest(log, thread_id, range, &plan.view, options.verify, room).await?;
+    let shown = records
         .iter()
-        .filter(|(record, _)| record.kind == choir_protocol::entry::Kind::MessagePosted)
+        .filter(|record| record.kind == choir_protocol::entry::Kind::MessagePosted)
         .count() as u64;
     let peaks = if options.verify {
         log.peaks_at(thread_id, from).await?
@@ -126,18 +104,62 @@ async fn recent(log: &dyn Log, plan: &Plan, options: &Options, room: usize) -> R
         None
     };
     let mut writer = RangeWriter::new(from, options.verify, usize::MAX);
-    writer.extend(newest.iter().map(|(record, _)| record), |record| {
-        plan.view.sees_record(record)
-    });
+    writer.extend(&records, |record| plan.view.sees_record(record));
     Ok((writer.finish(head.root, peaks.as_ref()), shown < wanted))
 }
 
-fn records_end(newest: &VecDeque<(Record, usize)>, head: Seq) -> bool {
-    newest.back().is_some_and(|(record, _)| record.seq >= head)
+/// The last entries of (first, to] that there is room for, at least one, and where they begin. They are read from the end backwards: what there is no room for is
+/// neither kept in memory nor, but for a few, read.
+pub(crate) async fn newest(
+    log: &dyn Log,
+    thread_id: ThreadId,
+    (first, to): (Seq, Seq),
+    view: &View,
+    verify: bool,
+    room: usize,
+) -> Result<(Seq, Vec<Record>), ReadError> {
+    let mut newest = VecDeque::new();
+    let (mut from, mut bytes, mut step, mut scratch) = (to, 0, FIRST_STEP, String::new());
+    'full: while from > first {
+        let start = Seq::saturating(from.get().saturating_sub(step)).max(first);
+        for record in read_between(log, thread_id, start, from).await?.into_iter().rev() {
+            bytes += size_of_entry(&record, view.sees_record(&record), verify, &mut scratch);
+            if bytes > room && !newest.is_empty() {
+                break 'full;
+            }
+            from = record.seq.previous();
+            newest.push_front(record);
+        }
+        step *= 2;
+    }
+    Ok((from, newest.into()))
+}
+
+/// The entries (after, to], all of them.
+async fn read_between(log: &dyn Log, thread_id: ThreadId, after: Seq, to: Seq) -> Result<Vec<Record>, ReadError> {
+    let mut records: Vec<Record> = Vec::new();
+    loop {
+        let read = records.last().map_or(after, |last| last.seq);
+        let left = usize::try_from(to.get().saturating_sub(read.get())).unwrap_or(usize::MAX);
+        if left == 0 {
+            return Ok(records);
+        }
+        let limit = ReadLimit {
+            max_entries: left,
+            ..ReadLimit::default()
+        };
+        let page = log.read(thread_id, read, limit).await?;
+        if page.is_empty() {
+            return Err(ReadError::Index {
+                reason: format!("the log of thread {thread_id} ends before entry {to}, which is durable"),
+            });
+        }
+        records.extend(page);
+    }
 }
 
 /// What an entry takes in a range, its comma included. `scratch` is room to write it in.
-pub(crate) fn size_of_entry(record: &Record, shown: bool, verify: bool, scratch: &mut String) -> usize {
+fn size_of_entry(record: &Record, shown: bool, verify: bool, scratch: &mut String) -> usize {
     match (shown, verify) {
         (true, _) => {
             scratch.clear();

@@ -1,6 +1,7 @@
 //! A log that fails as it is told to, over one that doesn't.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use choir_core::record::{Facts, Record};
@@ -34,9 +35,11 @@ pub(crate) struct FaultyLog {
     pub(crate) come: watch::Sender<usize>,
     /// Whether what wasn't known to be appended can't be read either, nor lists.
     pub(crate) blind: Mutex<bool>,
-    peaks_open: watch::Sender<bool>,
-    /// How many reads of peaks have come to their gate.
-    pub(crate) peaks_come: watch::Sender<usize>,
+    figures_open: watch::Sender<bool>,
+    /// How many reads of peaks and of numbers of messages have come to their gate.
+    pub(crate) figures_come: watch::Sender<usize>,
+    /// How many entries were read.
+    pub(crate) entries_read: AtomicUsize,
 }
 
 impl FaultyLog {
@@ -47,8 +50,9 @@ impl FaultyLog {
             open: watch::Sender::new(true),
             come: watch::Sender::new(0),
             blind: Mutex::new(false),
-            peaks_open: watch::Sender::new(true),
-            peaks_come: watch::Sender::new(0),
+            figures_open: watch::Sender::new(true),
+            figures_come: watch::Sender::new(0),
+            entries_read: AtomicUsize::new(0),
         })
     }
 
@@ -65,9 +69,15 @@ impl FaultyLog {
         self.open.send_replace(true);
     }
 
-    /// Whether reads of peaks wait from now on.
-    pub(crate) fn shut_peaks(&self, shut: bool) {
-        self.peaks_open.send_replace(!shut);
+    /// Whether reads of peaks and of numbers of messages wait from now on.
+    pub(crate) fn shut_figures(&self, shut: bool) {
+        self.figures_open.send_replace(!shut);
+    }
+
+    async fn figures(&self) {
+        self.figures_come.send_modify(|come| *come += 1);
+        let mut open = self.figures_open.subscribe();
+        open.wait_for(|open| *open).await.unwrap();
     }
 
     /// Waits until so many appends have been asked for in all.
@@ -127,7 +137,11 @@ impl Log for FaultyLog {
     }
 
     fn read(&self, thread: ThreadId, after: Seq, limit: ReadLimit) -> Pending<'_, Result<Vec<Record>, ReadError>> {
-        self.inner.read(thread, after, limit)
+        Box::pin(async move {
+            let records = self.inner.read(thread, after, limit).await?;
+            self.entries_read.fetch_add(records.len(), Ordering::Relaxed);
+            Ok(records)
+        })
     }
 
     fn find(&self, thread: ThreadId, id: Id) -> Pending<'_, Result<Vec<Found>, ReadError>> {
@@ -135,10 +149,8 @@ impl Log for FaultyLog {
     }
 
     fn peaks_at(&self, thread: ThreadId, seq: Seq) -> Pending<'_, Result<Option<Peaks>, ReadError>> {
-        self.peaks_come.send_modify(|come| *come += 1);
         Box::pin(async move {
-            let mut open = self.peaks_open.subscribe();
-            open.wait_for(|open| *open).await.unwrap();
+            self.figures().await;
             self.inner.peaks_at(thread, seq).await
         })
     }
@@ -153,7 +165,10 @@ impl Log for FaultyLog {
     }
 
     fn messages_at(&self, thread: ThreadId, seq: Seq) -> Pending<'_, Result<u64, ReadError>> {
-        self.inner.messages_at(thread, seq)
+        Box::pin(async move {
+            self.figures().await;
+            self.inner.messages_at(thread, seq).await
+        })
     }
 
     fn message_seq(&self, thread: ThreadId, n: u64) -> Pending<'_, Result<Option<Seq>, ReadError>> {

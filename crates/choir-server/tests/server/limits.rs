@@ -1,9 +1,13 @@
 //! Section 12: what guards the server.
 
-use choir_protocol::error::{ErrorCode, close};
-use choir_protocol::json::object;
-use choir_protocol::message::{ClientMessage, ServerMessage, Subscribe, SubscribeThread};
+use std::sync::atomic::Ordering;
 
+use choir_protocol::error::{ErrorCode, close};
+use choir_protocol::ids::Seq;
+use choir_protocol::json::object;
+use choir_protocol::message::{ClientMessage, HistoryRequest, ServerMessage, Subscribe, SubscribeThread};
+
+use crate::faulty::FaultyLog;
 use crate::world::{World, auth, fresh_thread, message, secret};
 
 #[tokio::test]
@@ -222,4 +226,30 @@ async fn a_client_that_takes_nothing_for_too_long_is_given_up() {
         }
     }
     alice.raw.settle().await;
+}
+
+#[tokio::test]
+async fn t6_what_there_is_no_room_for_is_not_read() {
+    let log = FaultyLog::new();
+    let world = World::over(log.clone(), |_| {}).await;
+    let mut alice = world.client("alice").await;
+    let thread = alice.creates(&[]).await;
+    for _ in 0..60 {
+        alice.posts(thread, &"x".repeat(30_000)).await;
+    }
+    let before = log.entries_read.load(Ordering::Relaxed);
+    let (_, snapshot) = alice.subscribes(thread).await;
+    assert_eq!(snapshot.unwrap().recent.entries.len(), 2);
+    let request = HistoryRequest {
+        before: Seq::saturating(50),
+        limit: Some(1_000),
+        streams: None,
+        verify: None,
+    };
+    let answer = alice.asks(ClientMessage::History(thread, request)).await.message;
+    assert!(
+        matches!(&answer, ServerMessage::History(range) if (range.from.get(), range.to.get()) == (47, 49)),
+        "{answer:?}"
+    );
+    assert!(log.entries_read.load(Ordering::Relaxed) - before <= 40);
 }

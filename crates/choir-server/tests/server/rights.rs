@@ -4,8 +4,8 @@ use choir_protocol::error::ErrorCode;
 use choir_protocol::ids::Seq;
 use choir_protocol::json::object;
 use choir_protocol::message::{
-    ClientMessage, FromServer, HistoryRequest, Mode, ServerMessage, SnapshotReason, Subscribe, SubscribeThread,
-    Subscribed, Unsubscribe,
+    ClientMessage, FromServer, HistoryRequest, Mark, Mode, Scope, ServerMessage, SnapshotReason, Subscribe,
+    SubscribeThread, Subscribed, ThreadsRequest, Unsubscribe,
 };
 
 use crate::faulty::FaultyLog;
@@ -434,8 +434,8 @@ async fn g7_a_page_of_history_is_not_sent_to_who_was_removed_while_it_was_read()
     let mut alice = world.client("alice").await;
     let mut bob = world.client("bob").await;
     let thread = alice.creates(&[("bob", "reader")]).await;
-    log.shut_peaks(true);
-    let asked = *log.peaks_come.borrow();
+    log.shut_figures(true);
+    let asked = *log.figures_come.borrow();
     let request = HistoryRequest {
         before: Seq::saturating(2),
         limit: None,
@@ -443,11 +443,11 @@ async fn g7_a_page_of_history_is_not_sent_to_who_was_removed_while_it_was_read()
         verify: Some(true),
     };
     let id = bob.raw.say(ClientMessage::History(thread, request)).await;
-    let mut come = log.peaks_come.subscribe();
+    let mut come = log.figures_come.subscribe();
     must(come.wait_for(|come| *come > asked)).await.unwrap();
     let removal = object! { "user_id": user("bob").as_str() };
     alice.acts(thread, "action.remove_member", removal).await;
-    log.shut_peaks(false);
+    log.shut_figures(false);
     assert_eq!(bob.refused(id).await, ErrorCode::NotFound);
 }
 
@@ -484,4 +484,35 @@ async fn g7_a_push_that_waited_is_not_sent_to_who_lost_the_right_meanwhile() {
     );
     bob.raw.settle().await;
     assert_eq!(bob.raw.heard().count(), 0);
+}
+
+#[tokio::test]
+async fn g7_a_list_of_threads_leaves_out_one_that_may_not_be_read_any_more() {
+    let log = FaultyLog::new();
+    let world = World::over(log.clone(), |_| {}).await;
+    let mut alice = world.client("alice").await;
+    let mut bob = world.client("bob").await;
+    let thread = alice.creates(&[("bob", "reader")]).await;
+    let mark = Mark {
+        seq: Seq::saturating(1),
+    };
+    bob.asks(ClientMessage::Mark(thread, mark)).await;
+    log.shut_figures(true);
+    let asked = *log.figures_come.borrow();
+    let request = ThreadsRequest {
+        scope: Scope::Mine,
+        after: None,
+        limit: None,
+    };
+    let id = bob.raw.say(ClientMessage::Threads(request)).await;
+    let mut come = log.figures_come.subscribe();
+    must(come.wait_for(|come| *come > asked)).await.unwrap();
+    let removal = object! { "user_id": user("bob").as_str() };
+    alice.acts(thread, "action.remove_member", removal).await;
+    log.shut_figures(false);
+    let answer = bob.raw.find(|message| message.reply_to == Some(id)).await.message;
+    assert!(
+        matches!(&answer, ServerMessage::Threads(page) if page.threads.is_empty()),
+        "{answer:?}"
+    );
 }
