@@ -249,9 +249,16 @@ impl EmbeddedLog {
         &self,
         read: impl FnOnce(&index::Index) -> Result<T, index::IndexError> + Send + 'static,
     ) -> Pending<'_, Result<T, ReadError>> {
-        self.reading(move |shared| {
-            shared.index_now()?;
-            shared.with_index(|index| Ok(read(index)?))
+        // Not on one of the threads that read: those who need no index would wait behind it.
+        let (sender, caught_up) = oneshot();
+        let target = self.shared.when_indexed(sender);
+        Box::pin(async move {
+            caught_up.await;
+            let reading = self.reading(move |shared| {
+                shared.is_indexed(target)?;
+                shared.with_index(|index| Ok(read(index)?))
+            });
+            reading.await
         })
     }
 }

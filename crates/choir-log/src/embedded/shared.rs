@@ -54,6 +54,8 @@ pub(crate) struct Live {
     finished: bool,
     /// Nothing more will be indexed.
     stuck: Option<String>,
+    /// Who waits for the index to have come so far.
+    waiting: Vec<(u64, Sender<()>)>,
 }
 
 #[derive(Default)]
@@ -103,6 +105,7 @@ impl Shared {
                 saves_bytes: 0,
                 finished: false,
                 stuck: None,
+                waiting: Vec::new(),
             }),
             work: Condvar::new(),
             progress: Condvar::new(),
@@ -149,17 +152,24 @@ impl Shared {
         }
     }
 
-    /// Waits until the index has taken up everything that is visible now.
-    pub(crate) fn index_now(&self) -> Result<(), ReadError> {
+    /// Drops `waiting` once the index has taken up everything that is visible now, or never will. Returns how far it is to come: [`Shared::is_indexed`].
+    pub(crate) fn when_indexed(&self, waiting: Sender<()>) -> u64 {
         let mut live = self.live();
         let target = live.overlay.published();
-        while live.overlay.indexed() < target {
-            if let Some(reason) = &live.stuck {
-                return Err(ReadError::Index { reason: reason.clone() });
-            }
-            live = self.progress.wait(live).unwrap_or_else(PoisonError::into_inner);
+        if live.overlay.indexed() < target && live.stuck.is_none() {
+            live.waiting.push((target, waiting));
         }
-        Ok(())
+        target
+    }
+
+    /// Whether the index has come that far.
+    pub(crate) fn is_indexed(&self, target: u64) -> Result<(), ReadError> {
+        let live = self.live();
+        if live.overlay.indexed() >= target {
+            return Ok(());
+        }
+        let reason = live.stuck.clone().unwrap_or_else(|| "the index is behind".into());
+        Err(ReadError::Index { reason })
     }
 
     /// Says that nothing more will be published: the indexer finishes and ends.
@@ -198,14 +208,27 @@ impl Shared {
 
     /// The index has taken up the oldest batches.
     pub(crate) fn indexed(&self, count: usize) {
-        self.live().overlay.retire(count);
+        let mut live = self.live();
+        live.overlay.retire(count);
+        let indexed = live.overlay.indexed();
+        let (done, waiting) = std::mem::take(&mut live.waiting)
+            .into_iter()
+            .partition(|(target, _)| *target <= indexed);
+        live.waiting = waiting;
+        drop(live);
         self.progress.notify_all();
+        // Whoever waits is woken by that, and without the lock.
+        let _: Vec<_> = done;
     }
 
     /// The index can't go on.
     pub(crate) fn stuck(&self, reason: &str) {
-        self.live().stuck = Some(reason.into());
+        let mut live = self.live();
+        live.stuck = Some(reason.into());
+        let waiting = std::mem::take(&mut live.waiting);
+        drop(live);
         self.progress.notify_all();
+        drop(waiting);
     }
 
     /// Hands a state to the indexer, which has time for it when it has nothing else; forgets it where too much waits.

@@ -268,6 +268,31 @@ fn what_is_not_indexed_yet_is_read_the_same() {
 }
 
 #[test]
+fn lists_that_wait_for_the_index_hold_up_no_other_reads() {
+    let place = place();
+    let disk = GatedDisk::default();
+    let log = EmbeddedLog::open_on(Arc::new(disk.clone()), place.path(), small()).unwrap();
+    let mut chains = fill(&log);
+    wait(log.due(Timestamp::ZERO, 1)).unwrap();
+    disk.shut_for_the_index();
+    redact(&log, chains[0].0, &mut chains[0].1, 2);
+    disk.until_one_waits();
+    let lists: Vec<_> = (0..2 * small().readers).map(|_| log.public_threads(None, 9)).collect();
+    let (thread, id) = (chains[1].0, chains[1].1.records[0].id);
+    let (found, is_found) = mpsc::channel();
+    thread::scope(|scope| {
+        let log = &log;
+        scope.spawn(move || found.send(wait(log.find(thread, id)).unwrap().len()));
+        let found = is_found.recv_timeout(Duration::from_secs(20));
+        disk.open();
+        assert_eq!(found, Ok(1));
+    });
+    for list in lists {
+        assert_eq!(wait(list).unwrap().rows.len(), 1);
+    }
+}
+
+#[test]
 fn a_log_whose_segments_are_gone_is_not_begun_anew() {
     let place = place();
     let log = open(place.path());
