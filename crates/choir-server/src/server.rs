@@ -108,7 +108,7 @@ impl Drop for Entered {
 /// A server that is bound to its address and not yet running.
 pub struct Server {
     listener: TcpListener,
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
 }
 
 /// Where the server's key is kept: 32 secret bytes, made once.

@@ -505,8 +505,10 @@ impl Connection {
 
     /// Y3's `all`: the user joined a thread.
     fn joined(&mut self, thread_id: ThreadId) {
+        let waits = |work: &Work| matches!(work, Work::Subscribe(subscribe) if subscribe.thread_id == thread_id);
         if let Some(options) = self.machine.all()
             && !self.follows.contains_key(&thread_id)
+            && !self.work.iter().any(waits)
         {
             let subscribe = Subscribe {
                 reply_to: None,

@@ -50,9 +50,9 @@ pub(super) struct Actor {
     thread_id: ThreadId,
     shared: Arc<Shared>,
     hub: Arc<Hub>,
-    inbox: mpsc::Receiver<Mail>,
-    /// In the order of arrival.
+    /// In the order of arrival. Before the inbox, since what is dropped with the actor is refused, the first of a session first (A3).
     waiting: VecDeque<Item>,
+    inbox: mpsc::Receiver<Mail>,
     /// Everything durable; none where there is no such thread.
     state: Option<Arc<Thread>>,
     /// Entries since the state was kept.
@@ -253,35 +253,23 @@ impl Actor {
         let mut ended: HashMap<SessionId, Generation> = HashMap::new();
         let mut bytes = 0;
         for lookups in lookups {
-            let Some(item) = self.waiting.pop_front() else {
+            // It stays where it is until it is decided: whatever happens meanwhile, items end in the order of their arrival.
+            let Some(item) = self.waiting.front() else {
                 break;
             };
             let submission = &item.submission;
             bytes += submission.action.payload.as_str().len();
             if bytes > MAX_BATCH_BYTES && !decided.is_empty() {
-                self.waiting.push_front(item);
                 break;
             }
-            if item.is_dropped() {
-                item.forget();
-                continue;
-            }
-            let dropped = ended
+            let ended_here = ended
                 .get(&submission.session_id)
                 .is_some_and(|ended| submission.generation <= *ended);
-            if dropped && !submission.look_up_only {
-                decided.push(Decided {
-                    item,
-                    outcome: Outcome::Dropped,
-                    reserved: None,
-                });
-                continue;
-            }
             let (outcome, reserved) = match lookups {
-                Ok(lookups) => match self.outcome(&mut batch, &item, lookups, now) {
+                _ if item.is_dropped() || (ended_here && !submission.look_up_only) => (Outcome::Dropped, None),
+                Ok(lookups) => match self.outcome(&mut batch, item, lookups, now) {
                     Some(outcome) => outcome,
                     None => {
-                        self.waiting.push_front(item);
                         self.expire = true;
                         break;
                     }
@@ -291,6 +279,9 @@ impl Actor {
                     tracing::error!(thread = %self.thread_id, %error, "the log could not be read");
                     (refuse(not_delivered()), None)
                 }
+            };
+            let Some(item) = self.waiting.pop_front() else {
+                break;
             };
             if let Outcome::Answer(answer) = &outcome
                 && answer.is_retryable()
@@ -779,4 +770,67 @@ async fn join<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
 enum Joined<F: Future> {
     Running(Pin<Box<F>>),
     Done(F::Output),
+}
+
+#[cfg(test)]
+mod tests {
+    use choir_core::session::connection::Submission;
+    use choir_log::memory::MemoryLog;
+    use choir_protocol::action::Unsigned;
+    use choir_protocol::ids::{Id, LogId, UserId};
+    use choir_protocol::json::object;
+    use choir_protocol::key::SecretKey;
+
+    use super::*;
+    use crate::mailbox::Mailbox;
+    use crate::{Config, Server};
+
+    fn submission(n: u8, thread_id: ThreadId) -> Submission {
+        let (secret, audience) = (SecretKey::from_seed(&[7; 32]), "http://127.0.0.1:1".parse().unwrap());
+        let author = UserId::of_key(&secret.public());
+        let unsigned = Unsigned {
+            audience: &audience,
+            user_id: &author,
+            id: Id::v7(1, [n; 10]),
+            action_type: "action.join",
+            thread_id,
+            timestamp: Timestamp::ZERO,
+            seen: None,
+            payload: &object! {},
+        };
+        Submission {
+            action: SignedAction::sign(unsigned, &secret).unwrap(),
+            author,
+            key: secret.public(),
+            audience,
+            agent_issuer: false,
+            session_id: SessionId::v7(1, [1; 10]),
+            generation: Generation::default(),
+            look_up_only: false,
+        }
+    }
+
+    /// Else the first would never be answered: what comes before a refusal isn't sent again, and what comes after isn't answered.
+    #[tokio::test]
+    async fn a3_of_what_an_actor_leaves_behind_the_first_of_a_session_is_refused() {
+        let log = Arc::new(MemoryLog::new(LogId::v7(1, [7; 10])));
+        let server = Server::bind(Config::new(([127, 0, 0, 1], 0).into()), log)
+            .await
+            .unwrap();
+        let (shared, thread_id) = (server.shared.clone(), ThreadId::v7(1, [1; 10]));
+        let (hub, mailbox) = (shared.threads.hub(thread_id), Arc::new(Mailbox::default()));
+        let (mail, inbox) = mpsc::channel(1);
+        shared.threads.active.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let mut actor = Actor::new(shared, hub.clone(), inbox, 0);
+        let item = |n| {
+            let mut item = Item::new(submission(n, thread_id), true, mailbox.clone());
+            item.refused = Some(hub.refused.clone());
+            item
+        };
+        actor.waiting.push_back(item(1));
+        assert!(mail.try_send(Mail::Item(Box::new(item(2)))).is_ok());
+        drop(actor);
+        let answered: Vec<_> = mailbox.take().answers.iter().map(|answered| answered.id).collect();
+        assert_eq!(answered, [submission(1, thread_id).action.id]);
+    }
 }
