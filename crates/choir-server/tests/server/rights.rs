@@ -516,3 +516,46 @@ async fn g7_a_list_of_threads_leaves_out_one_that_may_not_be_read_any_more() {
         "{answer:?}"
     );
 }
+
+#[tokio::test]
+async fn y8_the_last_entry_comes_within_64_kib_however_much_is_hidden_before_it() {
+    let log = FaultyLog::new();
+    let world = World::over(log.clone(), |config| config.times.empty_update_ms = 3_600_000).await;
+    let mut alice = world.client("alice").await;
+    let mut bob = world.client("bob").await;
+    let mut carol = world.client("carol").await;
+    let thread = alice.creates(&[("bob", "reader"), ("carol", "reader")]).await;
+    let (spec, _) = carol.acts(thread, "action.submit_message", message("a spec")).await;
+    let hash = world.log.find(thread, spec).await.unwrap()[0].content_hash;
+    let (_, snapshot) = bob.subscribes_with(thread, |options| options.verify = Some(true)).await;
+    let mut verifier = Verifier::of_snapshot(thread, &snapshot.unwrap());
+    let changes = || {
+        let mut changes = decision(spec, hash, "request_changes");
+        changes.insert("reason", "say please");
+        changes
+    };
+    // Less than one message of what bob may not see, of which he isn't told yet; then more of it, with his removal.
+    for _ in 0..740 {
+        alice.acts(thread, "action.process_approval", changes()).await;
+    }
+    bob.raw.settle().await;
+    log.shut();
+    let asked = *log.come.borrow();
+    alice.act(thread, "action.process_approval", changes()).await;
+    log.asked(asked + 1).await;
+    for _ in 0..60 {
+        alice.act(thread, "action.process_approval", changes()).await;
+    }
+    let removal = object! { "user_id": user("bob").as_str() };
+    let removed = alice.act(thread, "action.remove_member", removal).await;
+    alice.raw.settle().await;
+    log.open();
+    let removed = alice.receipt(removed).await;
+    let ranges = bob.updates_to(thread, removed.seq.get()).await;
+    ranges.iter().for_each(|range| verifier.apply(thread, range));
+    assert_eq!(kinds(&ranges), ["member_removed"]);
+    assert_eq!(
+        unsubscribed(&mut bob, thread).await.as_deref(),
+        Some("permission_denied")
+    );
+}

@@ -590,9 +590,19 @@ impl Connection {
                     return;
                 }
                 let last = record.seq;
-                let mut writer = RangeWriter::new(after, options.verify, usize::MAX);
+                let begin = |from| RangeWriter::new(from, options.verify, MAX_FRAME_BYTES - ENVELOPE_BYTES);
+                let mut writer = begin(after);
                 before.push(record);
-                writer.extend(before.into_iter().map(|record| &**record), |record| record.seq == last);
+                for record in before {
+                    // What is hidden may be more than fits into one message (T6).
+                    if !writer.push(record, record.seq == last) {
+                        let next = begin(writer.to());
+                        let full = std::mem::replace(&mut writer, next);
+                        let bytes = self.frame(thread_id, full.finish(Hash::EMPTY, None));
+                        self.outbox.push(bytes);
+                        writer.push(record, record.seq == last);
+                    }
+                }
                 let bytes = self.frame(thread_id, writer.finish(Hash::EMPTY, None));
                 return self.outbox.push(bytes);
             }
