@@ -63,3 +63,15 @@ async fn g2_what_was_acknowledged_is_there_after_a_restart_and_clients_go_on_wit
     drop((alice, bob));
     world.ended().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn c10_a_server_whose_directory_was_deleted_still_ends() {
+    let directory = tempfile::tempdir().unwrap();
+    let world = World::over(open(directory.path()), |_| {}).await;
+    let mut alice = world.client("alice").await;
+    let thread = alice.creates(&[]).await;
+    alice.posts(thread, "before").await;
+    directory.close().unwrap();
+    world.ended().await;
+    assert_eq!(alice.raw.closed().await, choir_protocol::error::close::RESTART);
+}
