@@ -315,6 +315,11 @@ pub struct ThreadRow {
 pub enum Health {
     /// They can.
     Ready,
+    /// There is no room: appends are refused, with nothing written, until there is some; then they go on by themselves.
+    Full {
+        /// What happened, for the operator.
+        reason: String,
+    },
     /// Durability can't be promised any more: every append is answered [`AppendError::Broken`] until the log is reopened. Reads go on with what is durable.
     Latched {
         /// What happened, for the operator.

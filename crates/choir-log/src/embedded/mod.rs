@@ -465,7 +465,10 @@ impl Log for EmbeddedLog {
         let closed = || self.shared.queue.is_closing().then(|| CLOSED.into());
         match self.shared.latched().or_else(closed) {
             Some(reason) => Health::Latched { reason },
-            None => Health::Ready,
+            None => self
+                .shared
+                .full()
+                .map_or(Health::Ready, |reason| Health::Full { reason }),
         }
     }
 

@@ -32,7 +32,10 @@ impl Segments {
         }
     }
 
-    /// A run of entries from `first` on, one for each row.
+    /// A run of entries from `first` on, one for each row, up to the first that can't be served: whoever reads on from there is told why.
+    ///
+    /// # Errors
+    /// Where that is the first of them.
     pub(crate) fn run(&self, thread: ThreadId, first: Seq, rows: &[EntryRow]) -> Result<Vec<Record>, ReadError> {
         let mut records = Vec::with_capacity(rows.len());
         let mut rest = rows;
@@ -49,7 +52,11 @@ impl Segments {
                     seq,
                     location: row.location,
                 };
-                records.push(wanted.with_body(bytes.get(at..).unwrap_or_default(), row.erased_by)?);
+                match wanted.with_body(bytes.get(at..).unwrap_or_default(), row.erased_by) {
+                    Ok(record) => records.push(record),
+                    Err(_) if !records.is_empty() => return Ok(records),
+                    Err(error) => return Err(error),
+                }
             }
             rest = rest.get(neighbours..).unwrap_or_default();
         }

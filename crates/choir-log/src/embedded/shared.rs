@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use choir_core::record::Record;
 use choir_protocol::entry::Kind;
@@ -22,6 +23,9 @@ use super::reader::Segments;
 use super::states::States;
 use super::writer::Queue;
 use crate::{Found, Head, ReadError, ReadLimit, Stats};
+
+/// For how long a write that was refused for want of room says something of the next.
+const FULL_COUNTS_FOR: Duration = Duration::from_secs(10);
 
 /// An open log.
 pub(crate) struct Shared {
@@ -42,6 +46,8 @@ pub(crate) struct Shared {
     // The index has come further, or never will.
     progress: Condvar,
     latch: Mutex<Option<String>>,
+    /// Why the last write was refused for want of room, and when; none once one succeeded.
+    full: Mutex<Option<(String, Instant)>>,
     end: Mutex<Ending>,
 }
 
@@ -110,6 +116,7 @@ impl Shared {
             work: Condvar::new(),
             progress: Condvar::new(),
             latch: Mutex::default(),
+            full: Mutex::default(),
             end: Mutex::new(Ending {
                 directory: Some(directory),
                 ..Ending::default()
@@ -127,6 +134,19 @@ impl Shared {
     /// Why no append can succeed any more.
     pub(crate) fn latched(&self) -> Option<String> {
         lock(&self.latch).clone()
+    }
+
+    /// Why writes are refused at the moment, for want of room. Who looks at that may be who sends the writes, so it counts for a while only: then it is tried again.
+    pub(crate) fn full(&self) -> Option<String> {
+        let full = lock(&self.full);
+        full.as_ref()
+            .filter(|(_, at)| at.elapsed() < FULL_COUNTS_FOR)
+            .map(|(reason, _)| reason.clone())
+    }
+
+    /// A write was refused for want of room, or succeeded.
+    pub(crate) fn note_room(&self, refused: Option<&str>) {
+        *lock(&self.full) = refused.map(|reason| (reason.to_owned(), Instant::now()));
     }
 
     /// Takes no more appends until the log is reopened.

@@ -498,7 +498,7 @@ impl Writer<'_> {
             if error.kind() == io::ErrorKind::StorageFull {
                 let cut = self.tail.file.truncate(start).and_then(|()| self.sync());
                 if cut.is_ok() {
-                    return Err(Failure::Clean(format!("the disk is full: {error}; free some space")));
+                    return Err(self.full(&error.to_string()));
                 }
             }
             return Err(Failure::Unknown(format!("writing to {} failed: {error}", name())));
@@ -506,6 +506,7 @@ impl Writer<'_> {
         if let Err(error) = self.sync() {
             return Err(Failure::Unknown(format!("fsync of {} failed: {error}", name())));
         }
+        self.shared.note_room(None);
         self.shared.counters.batches.fetch_add(1, Ordering::Relaxed);
         self.shared
             .counters
@@ -521,6 +522,13 @@ impl Writer<'_> {
         self.tail.offset = end;
         self.tail.last = position;
         Ok(position)
+    }
+
+    /// Nothing of it was written, and nothing will be until there is room.
+    fn full(&self, what: &str) -> Failure {
+        let reason = format!("the disk is full: {what}; free some space");
+        self.shared.note_room(Some(&reason));
+        Failure::Clean(reason)
     }
 
     fn sync(&self) -> io::Result<()> {
@@ -554,7 +562,7 @@ impl Writer<'_> {
                     })
                 };
                 if error.kind() == io::ErrorKind::StorageFull && gone().is_ok() {
-                    return Err(Failure::Clean(format!("the disk is full: {what}; free some space")));
+                    return Err(self.full(&what));
                 }
                 Err(Failure::Broken(what))
             }

@@ -357,6 +357,41 @@ fn a_damaged_head_holds_up_its_own_thread_only() {
 }
 
 #[test]
+fn a_run_ends_before_a_damaged_entry_and_whoever_reads_on_is_told() {
+    let place = place();
+    let log = open(place.path());
+    let thread = sample_thread(1);
+    let mut chain = Chain::new(thread);
+    append(
+        &log,
+        thread,
+        chain.append(&[
+            Kind::ThreadCreated,
+            Kind::MessagePosted,
+            Kind::MessagePosted,
+            Kind::MessagePosted,
+        ]),
+    );
+    drop(log);
+    let log = open(place.path());
+    let records = wait(log.read(thread, Seq::ZERO, ReadLimit::default())).unwrap();
+    let body = records[2].body.text().unwrap().as_bytes();
+    let bytes = fs::read(segment(place.path(), 1)).unwrap();
+    let at = bytes.windows(body.len()).position(|window| window == body).unwrap();
+    write_byte(&segment(place.path(), 1), at, bytes[at] ^ 1);
+
+    let run = wait(log.read(thread, Seq::ZERO, ReadLimit::default())).unwrap();
+    assert_eq!(run, records[..2]);
+    let answer = wait(log.read(thread, records[1].seq, ReadLimit::default()));
+    assert!(
+        matches!(&answer, Err(ReadError::Damaged { seq, .. }) if *seq == records[2].seq),
+        "{answer:?}"
+    );
+    let run = wait(log.read(thread, records[2].seq, ReadLimit::default())).unwrap();
+    assert_eq!(run, records[3..]);
+}
+
+#[test]
 fn a_torn_tail_is_cut_at_every_length() {
     let place = place();
     let log = open(place.path());
@@ -1271,9 +1306,10 @@ fn a_full_disk_is_a_definite_no_and_space_mends_it() {
         matches!(&answer, Err(AppendError::Refused { why }) if why.contains("full")),
         "{answer:?}"
     );
-    assert_eq!(log.health(), Health::Ready);
+    assert!(matches!(log.health(), Health::Full { reason } if reason.contains("free some space")));
     chain = before;
     append(&log, sample_thread(1), chain.append(&[Kind::MessagePosted]));
+    assert_eq!(log.health(), Health::Ready);
     drop(log);
     agree(&open(place.path()), &[(sample_thread(1), chain)]);
 }
