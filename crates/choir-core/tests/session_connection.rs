@@ -625,3 +625,44 @@ fn y5_who_fell_behind_gets_a_snapshot_unless_they_get_every_entry() {
         Due::Snapshot(SnapshotReason::TooFarBehind)
     );
 }
+
+#[test]
+fn a3_a_thread_that_could_never_be_made_is_invalid_and_consumes_no_seq() {
+    let mut w = World::live();
+    let own = UserId::of_key(&w.secret.public());
+    let creates = |w: &World, audience: &str, member: Option<&UserId>| {
+        let members = member.map(|user| format!(r#","members":[{{"user_id":"{user}","role":"reader"}}]"#));
+        let payload = format!(
+            r#"{{"title":"t","audience":"{audience}","salt":"AAAAAAAAAAAAAAAAAAAAAA"{}}}"#,
+            members.unwrap_or_default()
+        );
+        let payload = choir_protocol::json::parse(&payload).unwrap().into_object().unwrap();
+        SignedAction::sign(
+            Unsigned {
+                audience: &AUDIENCE.parse().unwrap(),
+                user_id: &UserId::of_key(&w.secret.public()),
+                id: Id::from_bytes([8; 16]),
+                action_type: "action.create_thread",
+                thread_id: thread(),
+                timestamp: Timestamp::ZERO,
+                seen: None,
+                payload: &payload,
+            },
+            &w.secret,
+        )
+        .unwrap()
+    };
+    for (audience, member) in [("https://elsewhere.example", None), (AUDIENCE, Some(&own))] {
+        let action = creates(&w, audience, member);
+        w.says(ClientMessage::Action(ActionSeq::FIRST, action));
+        assert!(matches!(
+            w.sent.last().unwrap().message,
+            ServerMessage::ConnectionError(_)
+        ));
+        assert_eq!(w.last_error().code, ErrorCode::InvalidMessage);
+        assert!(w.submitted.is_empty());
+    }
+    let action = creates(&w, AUDIENCE, None);
+    w.says(ClientMessage::Action(ActionSeq::FIRST, action));
+    assert_eq!(w.submitted.len(), 1);
+}

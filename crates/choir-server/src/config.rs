@@ -92,6 +92,8 @@ pub struct Times {
     pub expiry_ms: u64,
     /// Between two updates that only move a cursor along (Y12).
     pub empty_update_ms: u64,
+    /// Until a followed thread is read again that couldn't be read.
+    pub reread_ms: u64,
     /// How long a client may take nothing of what waits for it, before its connection is given up.
     pub stalled_ms: u64,
     /// How long a shutdown waits for clients and threads (C10).
@@ -112,6 +114,7 @@ impl Default for Times {
             idle_thread_ms: 60_000,
             expiry_ms: 5_000,
             empty_update_ms: 10_000,
+            reread_ms: 1_000,
             stalled_ms: 60_000,
             drain_ms: 5_000,
             return_window_ms: 5_000,

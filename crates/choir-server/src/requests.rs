@@ -112,7 +112,11 @@ pub(crate) async fn reply(shared: Arc<Shared>, user: UserId, connection: u64, re
             "payload: after is not the next of a page of this list",
         ))),
         Failure::Unavailable => Reply::of(ServerMessage::ConnectionError(
-            ErrorPayload::new(ErrorCode::Internal, "the log can't be read right now").with_retry_after(1_000),
+            ErrorPayload::new(
+                ErrorCode::Internal,
+                "the log can't be read or written right now: nothing was changed",
+            )
+            .with_retry_after(1_000),
         )),
     })
 }

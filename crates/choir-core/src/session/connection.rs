@@ -11,7 +11,7 @@ use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use choir_protocol::action::SignedAction;
+use choir_protocol::action::{Action, SignedAction};
 use choir_protocol::error::{ErrorCode, close};
 use choir_protocol::hash::Hash;
 use choir_protocol::ids::{
@@ -557,6 +557,21 @@ impl Connection {
         }
     }
 
+    /// Ends a subscription whose thread can't be read at the moment (Y10): the client hears why, and may subscribe again with its cursor.
+    pub fn fail_subscription(&mut self, now: Now, thread_id: ThreadId) {
+        let subscribed = self
+            .live()
+            .is_some_and(|live| live.subscriptions.contains_key(&thread_id));
+        if subscribed {
+            let error = ErrorPayload::new(
+                ErrorCode::Internal,
+                "this thread can't be read at the moment: what was sent of it stands; subscribe again later, with the same cursor",
+            );
+            self.send(now, Some(thread_id), None, ServerMessage::ConnectionError(error));
+            self.end_subscription(now, thread_id, Some("internal"));
+        }
+    }
+
     /// An envelope around what the server says.
     pub fn envelope(
         &mut self,
@@ -847,9 +862,32 @@ impl Connection {
         self.send(now, None, Some(request), ServerMessage::Session(session));
     }
 
+    /// Why an action is no message of this connection, whatever its thread's state (S1): found out before it is taken up, since `invalid_message` consumes no `seq` (A3).
+    fn invalid_here(&self, action: &SignedAction) -> Option<&'static str> {
+        let Action::CreateThread(create) = &action.action else {
+            return None;
+        };
+        if !self.config.audiences.contains(&create.audience) {
+            return Some("payload: the thread's audience isn't one of this server's");
+        }
+        let creator = self.user()?;
+        let lists_creator = create.members.iter().flatten().any(|member| member.user_id == *creator);
+        lists_creator.then_some("payload: members doesn't list the creator")
+    }
+
     fn action(&mut self, now: Now, id: Id, seq: ActionSeq, action: SignedAction) {
-        let Some(live) = self.live_mut() else { return };
         let thread_id = action.thread_id;
+        if let Some(why) = self.invalid_here(&action) {
+            let bad = BadMessage {
+                code: ErrorCode::InvalidMessage,
+                id: Some(id),
+                thread_id: Some(thread_id),
+                seq: Some(seq),
+                why: why.into(),
+            };
+            return self.bad_message(now, bad);
+        }
+        let Some(live) = self.live_mut() else { return };
         let (generation, look_up_only) = match live.sequence.take_up(seq, &action) {
             TakeUp::Decide(generation) => (generation, false),
             TakeUp::LookUp(generation) => (generation, true),

@@ -132,7 +132,7 @@ fn refused_upgrade(error: RequestError) -> Answer {
 fn readiness(shared: &Shared) -> Answer {
     let (log_ready, log) = match shared.log.health() {
         Health::Ready => (true, "ready".to_owned()),
-        Health::Latched { reason } => (false, reason),
+        Health::Full { reason } | Health::Latched { reason } => (false, reason),
     };
     let clock_sane = shared.clock.is_sane();
     let transport = match (shared.address.ip().is_loopback(), shared.config.in_the_clear) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use choir_core::record::{Facts, Record};
 use choir_core::thread::{Spec, Thread};
 use choir_core::view::view;
-use choir_protocol::action::{NewMember, ProcessApproval};
+use choir_protocol::action::{CreateThread, NewMember, ProcessApproval};
 use choir_protocol::de::from_value;
 use choir_protocol::entry::Kind;
 use choir_protocol::ids::{Id, ThreadId, UserId};
@@ -40,6 +40,12 @@ pub(crate) fn tell(shared: &Shared, before: Option<&Thread>, now: &Thread, recor
                 }
             }
             Kind::SpecResolved | Kind::ApprovalGiven => tell_author(shared, now, record),
+            Kind::ThreadCreated => {
+                let members = body_of::<CreateThread>(record).and_then(|created| created.members);
+                for member in members.iter().flatten() {
+                    push_event(shared, &member.user_id, thread_id, record);
+                }
+            }
             Kind::MemberAdded => {
                 if let Some(member) = body_of::<NewMember>(record).filter(|member| now.may_read(&member.user_id)) {
                     push_event(shared, &member.user_id, thread_id, record);

@@ -127,6 +127,19 @@ async fn v2_who_is_added_hears_of_it_unsubscribed() {
 }
 
 #[tokio::test]
+async fn v2_who_is_a_member_from_the_start_hears_of_it_unsubscribed() {
+    let world = World::start().await;
+    let mut alice = world.client("alice").await;
+    let mut bob = world.client("bob").await;
+    let thread = alice.creates(&[("bob", "reader")]).await;
+    bob.raw.settle().await;
+    let told: Vec<_> = bob.raw.creations.iter().map(|told| told.thread_id).collect();
+    assert_eq!(told, [Some(thread)]);
+    alice.raw.settle().await;
+    assert!(alice.raw.creations.is_empty(), "who made it knows");
+}
+
+#[tokio::test]
 async fn s8_a_spec_expires_by_itself() {
     let world = World::with(|config| config.times.expiry_ms = 20).await;
     let mut alice = world.client("alice").await;

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use choir_log::Log;
 use choir_protocol::error::ErrorCode;
-use choir_protocol::message::ReceiptStatus;
+use choir_protocol::ids::{Cursor, Seq};
+use choir_protocol::message::{ReceiptStatus, ServerMessage};
 
 use crate::faulty::{Fault, FaultyLog};
 use crate::world::{World, contents, fresh_id, message};
@@ -260,4 +261,37 @@ async fn a3_a_full_thread_refuses_without_letting_what_follows_pass() {
     assert_eq!(alice.refused(behind.id).await, ErrorCode::SequenceGap);
     log.open();
     alice.receipt(held).await;
+}
+
+#[tokio::test]
+async fn y10_a_thread_that_can_not_be_read_on_is_said_to_be_and_given_up() {
+    let log = FaultyLog::new();
+    let world = World::over(log.clone(), |config| config.times.reread_ms = 5).await;
+    let mut alice = world.client("alice").await;
+    let thread = alice.creates(&[]).await;
+    // More than is held in memory, so that who comes from the start reads the log.
+    let long = "x".repeat(60_000);
+    for _ in 0..40 {
+        alice.acts(thread, "action.submit_message", message(&long)).await;
+    }
+    *log.damaged.lock().unwrap() = Seq::new(6);
+    let mut bob = alice.comes_again(&world).await;
+    bob.subscribes_with(thread, |options| options.cursor = Some(Cursor::START))
+        .await;
+    let served = contents(&bob.updates_to(thread, 5).await);
+    assert_eq!(served.len(), 4, "what stands before the damage is served");
+    let said = bob.raw.next().await;
+    assert_eq!(said.thread_id, Some(thread));
+    assert!(
+        matches!(&said.message, ServerMessage::ConnectionError(error) if error.code == ErrorCode::Internal && error.retryable),
+        "{said:?}"
+    );
+    let ended = bob.raw.next().await.message;
+    assert!(matches!(ended, ServerMessage::Unsubscribed(ended) if ended.cause.as_deref() == Some("internal")));
+
+    // Nothing else is held up, and once it can be read it goes on.
+    *log.damaged.lock().unwrap() = None;
+    bob.subscribes_with(thread, |options| options.cursor = Some(Cursor::START))
+        .await;
+    assert_eq!(contents(&bob.updates_to(thread, 41).await).len(), 40);
 }

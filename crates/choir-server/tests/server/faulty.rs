@@ -40,6 +40,8 @@ pub(crate) struct FaultyLog {
     pub(crate) figures_come: watch::Sender<usize>,
     /// How many entries were read.
     pub(crate) entries_read: AtomicUsize,
+    /// An entry that is damaged: reads end before it, or fail.
+    pub(crate) damaged: Mutex<Option<Seq>>,
 }
 
 impl FaultyLog {
@@ -53,6 +55,7 @@ impl FaultyLog {
             figures_open: watch::Sender::new(true),
             figures_come: watch::Sender::new(0),
             entries_read: AtomicUsize::new(0),
+            damaged: Mutex::default(),
         })
     }
 
@@ -138,7 +141,19 @@ impl Log for FaultyLog {
 
     fn read(&self, thread: ThreadId, after: Seq, limit: ReadLimit) -> Pending<'_, Result<Vec<Record>, ReadError>> {
         Box::pin(async move {
-            let records = self.inner.read(thread, after, limit).await?;
+            let mut records = self.inner.read(thread, after, limit).await?;
+            if let Some(damaged) = *self.damaged.lock().unwrap() {
+                records.retain(|record| record.seq < damaged);
+                if records.is_empty() && after.next() >= damaged {
+                    return Err(ReadError::Damaged {
+                        file: "segment".into(),
+                        offset: 0,
+                        thread,
+                        seq: damaged,
+                        what: "a flipped bit",
+                    });
+                }
+            }
             self.entries_read.fetch_add(records.len(), Ordering::Relaxed);
             Ok(records)
         })

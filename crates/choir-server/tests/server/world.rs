@@ -11,6 +11,7 @@ use bytes::BytesMut;
 use choir_log::Log;
 use choir_log::memory::MemoryLog;
 use choir_protocol::action::{SignedAction, Unsigned};
+use choir_protocol::entry::Kind;
 use choir_protocol::error::ErrorCode;
 use choir_protocol::hash::Hash;
 use choir_protocol::ids::{ActionSeq, Audience, Cursor, Id, LogId, Seq, ThreadId, Timestamp, UserId};
@@ -234,6 +235,8 @@ pub(crate) struct Raw {
     decoder: Decoder,
     /// Heard and not yet asked for.
     heard: VecDeque<FromServer>,
+    /// That threads were made with this user as a member (V2), apart: most tests begin with it and are about something else.
+    pub(crate) creations: Vec<FromServer>,
     /// How many pings came; they are answered unless `mute`.
     pub(crate) pings: usize,
     pub(crate) mute: bool,
@@ -277,6 +280,7 @@ impl Raw {
             socket,
             decoder,
             heard: VecDeque::new(),
+            creations: Vec::new(),
             pings: 0,
             mute: false,
             closed: None,
@@ -335,7 +339,12 @@ impl Raw {
                     assert!(text.as_str().len() <= 64 * 1024, "{} bytes", text.as_str().len());
                     let message =
                         FromServer::read(text.as_str()).unwrap_or_else(|bad| panic!("{bad}: {}", text.as_str()));
-                    self.heard.push_back(message);
+                    match &message.message {
+                        ServerMessage::StateChange(change) if change.change_type == Kind::ThreadCreated => {
+                            self.creations.push(message);
+                        }
+                        _ => self.heard.push_back(message),
+                    }
                     return true;
                 }
                 Ok(Some(Event::Ping(payload))) => {

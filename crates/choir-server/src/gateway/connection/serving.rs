@@ -28,8 +28,8 @@ use crate::threads::{Hub, HubInner, SharedFrame, body_of, event};
 const LEAST_ROOM: usize = 4 * 1024;
 /// What is replayed to a client that is behind, before it gets a snapshot (Y5).
 const MAX_REPLAY_BYTES: usize = 4 * 1024 * 1024;
-/// When a thread is looked at again that couldn't be read.
-const RETRY_MS: u64 = 1_000;
+/// How often in a row a thread is read that can't be, before its subscription is given up.
+const MAX_READS: u8 = 5;
 
 /// What a connection keeps of a thread that it follows, beside the machine's cursor.
 pub(super) struct Follow {
@@ -50,6 +50,8 @@ pub(super) struct Follow {
     replayed: usize,
     /// In mode `events`: up to where they were sent.
     events_to: Seq,
+    /// How often in a row it couldn't be read.
+    unread: u8,
 }
 
 /// A connection's interest in a thread's news, given back however it ends.
@@ -163,6 +165,7 @@ impl Connection {
             look_at: None,
             replayed: 0,
             events_to: head,
+            unread: 0,
         };
         self.follows.insert(thread_id, follow);
         self.enqueue(thread_id);
@@ -414,6 +417,7 @@ impl Connection {
             return;
         };
         follow.busy = false;
+        follow.unread = 0;
         let hub = follow.hub.clone();
         let inner = hub.lock();
         let max_replay = self.whom.shared.config.limits.max_replay;
@@ -515,7 +519,7 @@ impl Connection {
             }
             (Some(_), None) => {
                 tracing::warn!(connection = self.whom.connection, %thread_id, "a subscription ends: its snapshot could not be built");
-                return self.machine.end_subscription(now, thread_id, Some("internal"));
+                return self.machine.fail_subscription(now, thread_id);
             }
             // It is planned anew.
             (None, _) => {}
@@ -525,7 +529,7 @@ impl Connection {
 
     /// A thread that had left memory is there again, or can't be had.
     pub(super) fn loaded(&mut self, thread_id: ThreadId, there: bool) {
-        let now = self.now().monotonic;
+        let (now, reread_ms) = (self.now(), self.shared().config.times.reread_ms);
         let Some(follow) = self.follows.get_mut(&thread_id) else {
             return;
         };
@@ -533,7 +537,12 @@ impl Connection {
         if there {
             return self.enqueue(thread_id);
         }
-        let at = now.plus_ms(RETRY_MS);
+        follow.unread = follow.unread.saturating_add(1);
+        if follow.unread >= MAX_READS {
+            tracing::warn!(connection = self.whom.connection, %thread_id, "a subscription ends: its thread can't be read");
+            return self.machine.fail_subscription(now, thread_id);
+        }
+        let at = now.monotonic.plus_ms(reread_ms);
         follow.look_at = Some(at);
         self.look_at = Some(self.look_at.map_or(at, |earlier| earlier.min(at)));
     }
