@@ -123,7 +123,7 @@ pub(crate) fn open_failure(error: OpenError) -> Failure {
         .hint("copy the directory, run `choir log check` on it, and restore the file from a backup"),
         OpenError::Io { .. } => Failure::failed("io", error.to_string())
             .meaning("Nothing was changed.")
-            .hint("check the directory's permissions and the disk"),
+            .hint("check the directory's permissions, and that the disk has room and works"),
         OpenError::Index { reason } => Failure::failed(
             "index",
             format!("the index could not be brought up to the log: {reason}"),
