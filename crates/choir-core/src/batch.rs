@@ -226,13 +226,7 @@ impl Batch {
         } = append;
         for record in &records {
             for id in [Some(record.id), record.about].into_iter().flatten() {
-                self.overlay.entry(id).or_default().push(Found {
-                    seq: record.seq,
-                    id: record.id,
-                    kind: record.kind.clone(),
-                    author: record.author.clone(),
-                    content_hash: record.content_hash,
-                });
+                self.overlay.entry(id).or_default().push(Found::of(record));
             }
         }
         self.records.extend(records);

@@ -93,6 +93,19 @@ pub struct Found {
     pub content_hash: Hash,
 }
 
+impl Found {
+    /// What a look-up says of a record.
+    pub fn of(record: &Record) -> Self {
+        Self {
+            seq: record.seq,
+            id: record.id,
+            kind: record.kind.clone(),
+            author: record.author.clone(),
+            content_hash: record.content_hash,
+        }
+    }
+}
+
 /// What the log's derived index learns from an append beside the records themselves; computed by the core, rebuildable from the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Facts {

@@ -29,8 +29,8 @@
 use std::future::Future;
 use std::pin::Pin;
 
+pub use choir_core::record::Found;
 use choir_core::record::{Facts, MemberFact, Record, Summary};
-use choir_protocol::entry::Kind;
 use choir_protocol::hash::Hash;
 use choir_protocol::ids::{Cursor, Id, LogId, Seq, ThreadId, Timestamp, UserId};
 use choir_protocol::merkle::Peaks;
@@ -256,34 +256,6 @@ impl Default for ReadLimit {
         Self {
             max_entries: 1000,
             max_bytes: 1024 * 1024,
-        }
-    }
-}
-
-/// What [`Log::find`] says of an entry.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Found {
-    /// Its number.
-    pub seq: Seq,
-    /// What it is.
-    pub kind: Kind,
-    /// Who caused it.
-    pub author: UserId,
-    /// The id that it bears: another than the one asked for where it is only about that one.
-    pub id: Id,
-    /// The hash of its body, which stays when the body is erased.
-    pub content_hash: Hash,
-}
-
-impl Found {
-    /// What an index look-up says of a record.
-    pub(crate) fn of(record: &Record) -> Self {
-        Self {
-            seq: record.seq,
-            kind: record.kind.clone(),
-            author: record.author.clone(),
-            id: record.id,
-            content_hash: record.content_hash,
         }
     }
 }

@@ -156,17 +156,10 @@ impl World {
     }
 
     fn find(&self, id: Id) -> Vec<Found> {
-        let found = |record: &Record| Found {
-            seq: record.seq,
-            id: record.id,
-            kind: record.kind.clone(),
-            author: record.author.clone(),
-            content_hash: record.content_hash,
-        };
         self.records
             .iter()
             .filter(|record| record.id == id || record.about == Some(id))
-            .map(found)
+            .map(Found::of)
             .collect()
     }
 

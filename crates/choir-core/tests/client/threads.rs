@@ -342,6 +342,25 @@ fn y8_losing_the_right_to_read_ends_the_subscription() {
 }
 
 #[test]
+fn y10_a_thread_that_the_server_cant_read_now_ends_as_an_error_that_may_be_tried_again() {
+    let log = log_of(2);
+    let mut w = World::live();
+    w.follows(&log, 3);
+    w.thread_updates();
+    w.says_of(
+        Some(thread(1)),
+        None,
+        ServerMessage::Unsubscribed(Unsubscribed {
+            cause: Some("internal".to_owned()),
+        }),
+    );
+    assert!(matches!(
+        &w.thread_updates()[..],
+        [Update::Unsubscribed { error: Some(error) }] if error.retryable && error.code.as_str() == "internal"
+    ));
+}
+
+#[test]
 fn y8_who_asks_for_more_than_the_replica_holds_sends_no_cursor() {
     let log = log_of(2);
     let mut w = World::live();

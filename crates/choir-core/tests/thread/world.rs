@@ -350,7 +350,7 @@ impl World {
                 .log
                 .iter()
                 .filter(|record| record.id == id || record.about == Some(id));
-            touching.map(found_of).collect::<Vec<_>>()
+            touching.map(Found::of).collect::<Vec<_>>()
         };
         Lookups {
             found: targets(action).into_iter().map(|id| (id, found(id))).collect(),
@@ -488,16 +488,6 @@ impl World {
 
     pub(crate) fn entry(&self, seq: Seq) -> &Record {
         &self.log[usize::try_from(seq.get() - 1).expect("small")]
-    }
-}
-
-pub(crate) fn found_of(record: &Record) -> Found {
-    Found {
-        seq: record.seq,
-        id: record.id,
-        kind: record.kind.clone(),
-        author: record.author.clone(),
-        content_hash: record.content_hash,
     }
 }
 

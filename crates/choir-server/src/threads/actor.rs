@@ -16,7 +16,7 @@ use std::task::Poll;
 use choir_core::apply::{ApplyError, apply};
 use choir_core::batch::{Batch, Step};
 use choir_core::decide::{Append, Context, Lookups, Own, Refusal, duplicate, targets};
-use choir_core::record::{Found, Record};
+use choir_core::record::Found;
 use choir_core::session::sequence::{Answer, Generation};
 use choir_core::thread::Thread;
 use choir_log::{AppendError, Log, ReadError, ReadLimit};
@@ -322,7 +322,7 @@ impl Actor {
                 }
                 for id in targets {
                     let found = log.find(thread_id, id).await?;
-                    lookups.found.push((id, found.into_iter().map(found_of).collect()));
+                    lookups.found.push((id, found));
                 }
                 if let (Some(seen), None) = (seen, in_ring) {
                     lookups.seen_root = log.root_at(thread_id, seen).await?;
@@ -575,7 +575,7 @@ fn look_up(batch: &Batch, item: &Item, lookups: &Lookups) -> Outcome {
             .records()
             .iter()
             .filter(|record| record.id == action.id)
-            .map(found_in_batch),
+            .map(Found::of),
     );
     let may_read = batch.thread().is_some_and(|thread| thread.may_read(&submission.author));
     match duplicate(action, &submission.author, may_read, &found) {
@@ -620,33 +620,6 @@ fn error_of(refusal: Refusal) -> ErrorPayload {
     let mut error = ErrorPayload::new(refusal.code, refusal.message);
     error.server_time = refusal.server_time;
     error
-}
-
-fn found_of(found: choir_log::Found) -> Found {
-    let choir_log::Found {
-        seq,
-        kind,
-        author,
-        id,
-        content_hash,
-    } = found;
-    Found {
-        seq,
-        id,
-        kind,
-        author,
-        content_hash,
-    }
-}
-
-fn found_in_batch(record: &Record) -> Found {
-    Found {
-        seq: record.seq,
-        id: record.id,
-        kind: record.kind.clone(),
-        author: record.author.clone(),
-        content_hash: record.content_hash,
-    }
 }
 
 async fn is_in_log(log: &dyn Log, thread_id: ThreadId, (seq, root): (Seq, Hash)) -> bool {

@@ -323,10 +323,17 @@ impl Machine {
             .is_some_and(|subscription| matches!(subscription.phase, Following::Following { .. }));
         // Otherwise it is of an earlier subscription, and the one that is under way will be answered by itself.
         if following {
-            let error = unsubscribed.cause.map(|cause| Error {
-                name: SpecificationError::SubscriptionError,
-                cause: Some(cause),
-                ..Error::wire(ErrorCode::PermissionDenied, "the thread may no longer be read")
+            let error = unsubscribed.cause.map(|cause| {
+                let (code, why) = match cause.as_str() {
+                    // Y10: damage, say. What is held stands, and the caller may try again.
+                    "internal" => (ErrorCode::Internal, "the server can't read the thread at the moment"),
+                    _ => (ErrorCode::PermissionDenied, "the thread may no longer be read"),
+                };
+                Error {
+                    name: SpecificationError::SubscriptionError,
+                    cause: Some(cause),
+                    ..Error::wire(code, why)
+                }
             });
             self.end_subscription(thread_id, error, false);
         }
