@@ -125,16 +125,25 @@ impl Actor {
         }
         self.hub.set_loaded(Loaded::Yes(self.state.clone()));
         while self.has_work().await {
-            while self.waiting.len() < MAX_BATCH
-                && let Ok(mail) = self.inbox.try_recv()
-            {
-                self.take(mail);
+            self.drain_inbox();
+            // Where several wait, more are about to: connections that are ready hand theirs over first, and share the fsync. A single action waits for nobody.
+            if self.waiting.len() > 1 {
+                tokio::task::yield_now().await;
+                self.drain_inbox();
             }
             if let Err(error) = self.round().await {
                 tracing::error!(thread = %self.thread_id, %error, "a thread's log doesn't follow its rules");
                 self.hub.set_loaded(Loaded::Failed);
                 return;
             }
+        }
+    }
+
+    fn drain_inbox(&mut self) {
+        while self.waiting.len() < MAX_BATCH
+            && let Ok(mail) = self.inbox.try_recv()
+        {
+            self.take(mail);
         }
     }
 
