@@ -124,10 +124,12 @@ impl Actor {
             }
         }
         self.hub.set_loaded(Loaded::Yes(self.state.clone()));
+        let mut left_over = false;
         while self.has_work().await {
             self.drain_inbox();
-            // Where several wait, more are about to: connections that are ready hand theirs over first, and share the fsync. A single action waits for nobody.
-            if self.waiting.len() > 1 {
+            // Where several wait, more are about to: connections that are ready hand theirs over first, and share the fsync. A single action waits for nobody, nor
+            // does what a full batch left over.
+            if self.waiting.len() > 1 && !left_over {
                 tokio::task::yield_now().await;
                 self.drain_inbox();
             }
@@ -136,6 +138,7 @@ impl Actor {
                 self.hub.set_loaded(Loaded::Failed);
                 return;
             }
+            left_over = !self.waiting.is_empty();
         }
     }
 
